@@ -1,0 +1,57 @@
+# Everything a user or a developer types. Each target does its own set-up, and skips what is already done.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One stamp a set-up: it is redone when what it was made from changes.
+READY := $(VENV)/.ready
+DEV_READY := $(VENV)/.ready-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help backtest test test-all setup check format bench clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+backtest: $(READY) ## replay two years of hourly BTC-USD through the graph; report under runs/
+	@$(BIN)/python run_backtest.py $(ARGS)
+
+test: $(DEV_READY) ## run the test suite, without the slow tests
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(DEV_READY) ## run every test
+	@$(BIN)/python -m pytest -q
+
+setup: $(DEV_READY) ## install everything into .venv, developer's tools too
+
+check: $(DEV_READY) ## style, types and the layers of the design
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(DEV_READY) ## put the code into house style
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(DEV_READY) ## measure speed and memory; writes benchmarks/results/
+	@$(BIN)/python benchmarks/backtest_speed.py
+	@$(BIN)/python benchmarks/replay_memory.py
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "ticktorch wants Python 3.11 to 3.13, found %d.%d; name another with make PYTHON=python3.12" % v)'
+	@echo "ticktorch: making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(READY): $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "ticktorch: installing the pinned packages into $(VENV) (a minute or two, once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(DEV_READY): $(READY)
+	@echo "ticktorch: installing the developer's tools into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

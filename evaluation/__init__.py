@@ -1,0 +1,1 @@
+"""Pure functions on arrays: what a figure in a report means."""

@@ -1,0 +1,244 @@
+"""The charts of a report as plotly figures in plain dicts: what is drawn, not how the page holds it."""
+
+import base64
+from html import escape
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evaluation.hold import Hold
+from evaluation.returns import drawdowns
+from evaluation.run import Fills, Floats, Ints, Market, Marks, RunRecord
+
+POINTS_MAX = 4_000  # a line; more than a screen has columns, few enough to drag smoothly
+MARKERS_MAX = 2_000  # a chart
+PRICE_CHARTS_MAX = 12
+FONT = "system-ui, sans-serif"
+
+# Light and dark. A figure carries the light colour; the page swaps it by value, so each must be unique.
+COLOURS: dict[str, tuple[str, str]] = {
+    "ink": ("#1d2327", "#e7eaec"),
+    "muted": ("#66717b", "#98a3ac"),
+    "rule": ("#e6e8ea", "#2b3137"),
+    "zero": ("#b9c0c6", "#4b545c"),
+    "strategy": ("#1f5fae", "#74a9f0"),
+    "shade": ("rgba(31, 95, 174, 0.14)", "rgba(116, 169, 240, 0.18)"),
+    "hold": ("#9a8a6a", "#b5a27c"),
+    "price": ("#87929c", "#76818b"),
+    "fall": ("#b3482f", "#e88d73"),
+    "depth": ("rgba(179, 72, 47, 0.16)", "rgba(232, 141, 115, 0.2)"),
+    "buy": ("#0f7a68", "#48c0aa"),
+    "sell": ("#c2512f", "#f09a74"),
+    "card": ("#fefefe", "#171b1f"),
+}
+LIGHT = {name: pair[0] for name, pair in COLOURS.items()}
+
+
+def thin(times: Ints, values: Floats, points_max: int = POINTS_MAX) -> tuple[Ints, Floats]:
+    """At most `points_max` of the points: the first, the last, and the lowest and highest of each stretch between.
+
+    No spike is lost, which regular sampling would do. `points_max` is at least 4.
+    """
+    size = len(values)
+    if size <= points_max:
+        return times, values
+    edges = np.linspace(1, size - 1, (points_max - 2) // 2 + 1).astype(np.int64)
+    keep = {0, size - 1}
+    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        piece = values[low:high]
+        keep.update((low + int(piece.argmin()), low + int(piece.argmax())))
+    rows = np.array(sorted(keep))
+    return times[rows], values[rows]
+
+
+def thin_rows(count: int, rows_max: int = MARKERS_MAX) -> Ints:
+    """Evenly chosen row numbers, at most `rows_max` of `count`, the first and the last among them."""
+    if count <= rows_max:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, rows_max).round().astype(np.int64))
+
+
+def equity_figure(record: RunRecord, marks: Marks, hold: Hold) -> dict[str, Any]:
+    """Equity over drawdown on one time axis, buy-and-hold behind. Drawdowns are of every mark, thinned after."""
+    currency = escape(record.currency)
+    lines = [("Strategy", "strategy", marks.times, marks.equity)]
+    if any(hold.quantities):
+        lines.insert(0, ("Buy and hold", "hold", hold.times, hold.equity))
+    traces = []
+    for name, colour, times, values in lines:
+        width = 1.8 if colour == "strategy" else 1.3
+        traces.append(_line(name, *thin(times, values), LIGHT[colour], width, f"%{{y:,.0f}} {currency}"))
+    for name, colour, times, values in lines:
+        falls = thin(times, -drawdowns(values, record.initial_cash))
+        trace = _line(name, *falls, LIGHT["fall" if colour == "strategy" else "hold"], 1.0, "%{y:.1%}")
+        trace |= {"yaxis": "y2", "showlegend": False, "name": f"{name}, drawdown"}
+        if colour == "strategy":
+            trace |= {"fill": "tozeroy", "fillcolor": LIGHT["depth"]}
+        traces.append(trace)
+    layout = _layout([("Equity, " + currency, 0.36, 1.0), ("Drawdown", 0.0, 0.27)])
+    layout["yaxis"] |= {"tickformat": "~s"}
+    layout["yaxis2"] |= {"tickformat": ".0%", "rangemode": "tozero", "nticks": 4}
+    layout["legend"]["traceorder"] = "reversed"  # the strategy is drawn last, on top, and named first
+    layout["shapes"] = [_level(record.initial_cash)]
+    return {"data": traces, "layout": layout}
+
+
+def price_figure(market: Market, fills: Fills, entries: npt.NDArray[np.bool_], currency: str) -> dict[str, Any]:
+    """The price of one market with its fills: buys point up, sells down; entries are full, exits hollow."""
+    line = _line("Price", *thin(market.times, market.closes), LIGHT["price"], 1.2, "%{y:,.6~g}")
+    traces = [line | {"showlegend": False}]
+    own = np.array([symbol == market.symbol for symbol in fills.symbols], dtype=np.bool_)  # (F,)
+    shown = np.flatnonzero(own)[thin_rows(int(own.sum()))]
+    for name, buys, enters in (
+        ("Buy, entry", True, True),
+        ("Sell, exit", False, False),
+        ("Sell, entry", False, True),
+        ("Buy, exit", True, False),
+    ):
+        rows = shown[(fills.buys[shown] == buys) & (entries[shown] == enters)]
+        if rows.size:
+            traces.append(_markers(name, fills, rows, buys=buys, enters=enters, currency=currency))
+    layout = _layout([(f"{escape(market.symbol)}, {escape(currency)}", 0.0, 1.0)])
+    layout["yaxis"] |= {"tickformat": ",.5~g"}
+    layout["hovermode"] = "closest"
+    return {"data": traces, "layout": layout}
+
+
+def exposure_figure(marks: Marks) -> dict[str, Any]:
+    """Position value over equity: net, and gross where it differs; absent where equity is not positive."""
+    solvent = marks.equity > 0.0
+    times, equity = marks.times[solvent], marks.equity[solvent]
+    net = marks.position_value[solvent] / equity
+    trace = _line("Net", *thin(times, net), LIGHT["strategy"], 1.0, "%{y:.1%}")
+    trace["line"]["shape"] = "hv"
+    traces = [trace | {"fill": "tozeroy", "fillcolor": LIGHT["shade"]}]
+    if marks.gross is not None:
+        gross = marks.gross[solvent] / equity
+        if not np.allclose(gross, np.abs(net)):
+            trace = _line("Gross", *thin(times, gross), LIGHT["hold"], 1.0, "%{y:.1%}")
+            trace["line"]["shape"] = "hv"
+            traces.append(trace)
+    layout = _layout([("Share of equity", 0.0, 1.0)])
+    layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero", "nticks": 5}
+    return {"data": traces, "layout": layout}
+
+
+def fills_note(market: Market, fills: Fills) -> str:
+    """What the price chart leaves out, or ""."""
+    total = fills.symbols.count(market.symbol)
+    return f"Showing {MARKERS_MAX:,} of {total:,} fills, evenly chosen." if total > MARKERS_MAX else ""
+
+
+def _markers(name: str, fills: Fills, rows: Ints, *, buys: bool, enters: bool, currency: str) -> dict[str, Any]:
+    colour = LIGHT["buy" if buys else "sell"]
+    texts = [
+        f"{quantity:,.8g} at {price:,.8g}, fee {fee:,.2f} {escape(currency)}"
+        for quantity, price, fee in zip(fills.quantities[rows], fills.prices[rows], fills.fees[rows], strict=True)
+    ]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": _dates(fills.market_times[rows]),
+        "y": _packed(fills.prices[rows]),
+        "text": texts,
+        "hovertemplate": "<b>%{fullData.name}</b><br>%{text}<br>%{x|%Y-%m-%d %H:%M:%S}<extra></extra>",
+        "marker": {
+            "symbol": "triangle-up" if buys else "triangle-down",
+            "size": 8,
+            "color": colour if enters else LIGHT["card"],
+            "line": {"color": colour, "width": 1.3},
+        },
+    }
+
+
+def _line(name: str, times: Ints, values: Floats, colour: str, width: float, hover: str) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": name,
+        "x": _dates(times),
+        "y": _packed(values),
+        "line": {"color": colour, "width": width},
+        "hovertemplate": hover,
+    }
+
+
+def _layout(panels: list[tuple[str, float, float]]) -> dict[str, Any]:
+    """The common layout: panels (label, bottom, top) stacked over one time axis."""
+    layout: dict[str, Any] = {
+        "margin": {"l": 52, "r": 12, "t": 26, "b": 38},
+        "paper_bgcolor": "rgba(0, 0, 0, 0)",
+        "plot_bgcolor": "rgba(0, 0, 0, 0)",
+        "font": {"family": FONT, "size": 12, "color": LIGHT["muted"]},
+        "hovermode": "x unified",
+        "hoversubplots": "axis",
+        "hoverlabel": {
+            "bgcolor": LIGHT["card"],
+            "bordercolor": LIGHT["rule"],
+            "font": {"family": FONT, "size": 12, "color": LIGHT["ink"]},
+            "align": "left",
+        },
+        "dragmode": "zoom",
+        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+        "xaxis": {
+            "type": "date",
+            "anchor": "y" if len(panels) == 1 else f"y{len(panels)}",
+            "gridcolor": LIGHT["rule"],
+            "linecolor": LIGHT["zero"],
+            "ticks": "",
+            "zeroline": False,
+            "hoverformat": "%Y-%m-%d %H:%M",
+        },
+        "annotations": [],
+    }
+    for number, (label, bottom, top) in enumerate(panels, start=1):
+        suffix = "" if number == 1 else str(number)
+        layout[f"yaxis{suffix}"] = {
+            "domain": [bottom, top],
+            "anchor": "x",
+            "fixedrange": True,  # dragging zooms time; the page fits the height to what is seen
+            "gridcolor": LIGHT["rule"],
+            "zerolinecolor": LIGHT["zero"],
+            "zerolinewidth": 1,
+            "automargin": "width",
+        }
+        layout["annotations"].append(
+            {
+                "text": label,
+                "x": 0,
+                "y": top,
+                "xref": "paper",
+                "yref": "paper",
+                "xanchor": "left",
+                "yanchor": "bottom",
+                "yshift": 5,
+                "showarrow": False,
+                "font": {"size": 12, "color": LIGHT["muted"]},
+            }
+        )
+    return layout
+
+
+def _level(value: float) -> dict[str, Any]:
+    return {
+        "type": "line",
+        "xref": "paper",
+        "x0": 0,
+        "x1": 1,
+        "y0": value,
+        "y1": value,
+        "line": {"color": LIGHT["zero"], "width": 1, "dash": "dot"},
+        "layer": "below",
+    }
+
+
+def _dates(times: Ints) -> dict[str, str]:
+    return _packed(times / 1e6)  # plotly counts milliseconds
+
+
+def _packed(values: npt.NDArray[Any]) -> dict[str, str]:
+    """A float64 array as plotly's base64 form: half the size of digits, and exact."""
+    data = np.ascontiguousarray(values, dtype="<f8").tobytes()
+    return {"dtype": "f8", "bdata": base64.b64encode(data).decode("ascii")}

@@ -1,0 +1,52 @@
+"""Buy and hold: the plain alternative that a strategy has to beat."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.run import Floats, Ints, Market, RunRecord
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hold:
+    """The account of somebody who bought at the start and went away."""
+
+    times: Ints  # (P,) ns
+    equity: Floats  # (P,)
+    fees: float  # quote currency
+    quantities: tuple[float, ...]  # a market each; 0.0 where its share of the cash does not buy one lot
+
+
+def buy_and_hold(record: RunRecord) -> Hold:
+    """Split the cash equally over the markets and buy each at its first price, paying slippage, a whole tick, and fee.
+
+    A market is bought at its own first time; until then, and where the money does not buy a lot, its share stays cash.
+    Nothing is borrowed: a futures contract is bought for its full notional.
+    """
+    times = np.unique(np.concatenate([market.times for market in record.markets]))  # (P,)
+    budget = record.initial_cash / len(record.markets)
+    equity = np.full(times.size, record.initial_cash)  # (P,)
+    fees = 0.0
+    quantities = []
+    for market in record.markets:
+        quantity, notional, fee = _purchase(market, budget)
+        seen = np.searchsorted(market.times, times, side="right")  # (P,) prices known so far
+        closes = market.closes.copy()
+        closes[-1] = market.last_price
+        value = quantity * market.multiplier * closes[np.maximum(seen, 1) - 1]  # (P,)
+        equity += np.where(seen > 0, value - notional - fee, 0.0)
+        fees += fee
+        quantities.append(quantity)
+    return Hold(times, equity, fees, tuple(quantities))
+
+
+def _purchase(market: Market, budget: float) -> tuple[float, float, float]:
+    """Quantity, notional and fee of the largest purchase in whole lots that the budget pays for."""
+    # 1e-9: 0.3 / 0.1 is 2.9999999999999996, and means three.
+    ticks = math.ceil((market.first_price + market.slippage) / market.tick - 1e-9)
+    unit = ticks * market.tick * market.multiplier  # quote currency for one unit
+    rate = market.taker_bps / 1e4
+    lots = math.floor(budget / (unit * (1.0 + rate)) / market.lot + 1e-9)
+    quantity = lots * market.lot
+    return quantity, quantity * unit, quantity * unit * rate

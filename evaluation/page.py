@@ -1,0 +1,180 @@
+"""One page that holds a whole report and needs nothing else: no network, no server, no other file."""
+
+import json
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from evaluation import charts
+from evaluation.display import MISSING, PERCENT, Row, activity_rows, change, count, date, risk_rows, verdict
+from evaluation.hold import Hold
+from evaluation.returns import REPLICATIONS, SEED
+from evaluation.run import Fills, Marks, RunRecord
+from evaluation.trading import Report
+from evaluation.trips import round_trips
+
+TILES = {
+    "total_return": "Total return",
+    "annual_return": "Annual return",
+    "sharpe": "Sharpe ratio",
+    "max_drawdown": "Maximum drawdown",
+    "win_rate": "Win rate",
+    "fees": "Fees",
+}
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: Hold) -> str:
+    """The page. Text from the run is escaped; the same run gives the same bytes."""
+    from plotly.offline import get_plotlyjs
+
+    assets = files("evaluation") / "assets"
+    price_sections, price_figures = _prices(record, fills)
+    figures = {
+        "equity": charts.equity_figure(record, marks, hold),
+        **price_figures,
+        "exposure": charts.exposure_figure(marks),
+    }
+    window = [float(marks.times[0]) / 1e6, float(marks.times[-1]) / 1e6]
+    payload = {"dark": dict(charts.COLOURS.values()), "window": window, "figures": figures}
+    risk, activity = risk_rows(report), activity_rows(report)
+    rows = {row.key: row for row in risk + activity}
+    return Template((assets / "report.html").read_text(encoding="utf-8")).substitute(
+        title=escape(report.title),
+        css=(assets / "report.css").read_text(encoding="utf-8"),
+        banner=_banner(report),
+        symbols=escape(", ".join(report.symbols)),
+        verdict=escape(verdict(report)),
+        tiles="\n".join(_tile(rows[key]) for key in TILES),
+        equity_note=_equity_note(report),
+        prices="\n".join(price_sections),
+        months=_months(report),
+        risk=_table("Return and risk", risk),
+        activity=_table("Trading", activity),
+        facts=_facts(report),
+        # A "<" inside a JSON string may be written as an escape: nothing in the data can then end the script.
+        payload=json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        plotly=get_plotlyjs(),
+        js=(assets / "report.js").read_text(encoding="utf-8"),
+    )
+
+
+def _banner(report: Report) -> str:
+    if not report.partial:
+        return ""
+    return (
+        '<p class="banner" role="status"><strong>Partial run.</strong> It ended before its planned end; every figure '
+        f"covers only what had happened by {date(report.end)}, {report.end:%H:%M} UTC.</p>"
+    )
+
+
+def _tile(row: Row) -> str:
+    lines = []
+    if row.uncertainty:
+        lines.append(f"95 %: {escape(row.uncertainty)}")
+    if row.reason:
+        lines.append(escape(row.reason))
+    if row.hold not in ("", MISSING):
+        lines.append(f"Buy and hold: {escape(row.hold)}")
+    notes = "".join(f'<p class="note">{line}</p>' for line in lines)
+    return f'<div class="tile"><h3>{TILES[row.key]}</h3><p class="number">{escape(row.strategy)}</p>{notes}</div>'
+
+
+def _equity_note(report: Report) -> str:
+    span = report.strategy.drawdown
+    if span is None:
+        return ""
+    back = f"recovered on {date(span.recovered)}" if span.recovered else "not recovered by the end"
+    return escape(f"Deepest drawdown: from {date(span.peak)} to {date(span.trough)}, {back}.")
+
+
+def _prices(record: RunRecord, fills: Fills) -> tuple[list[str], dict[str, Any]]:
+    _, entries, _ = round_trips(fills, record.markets)
+    busiest = sorted(record.markets, key=lambda market: -fills.symbols.count(market.symbol))
+    shown = busiest[: charts.PRICE_CHARTS_MAX]
+    sections, figures = [], {}
+    for number, market in enumerate(market for market in record.markets if market in shown):
+        name = f"price-{number}"
+        figures[name] = charts.price_figure(market, fills, entries, record.currency)
+        note = escape(charts.fills_note(market, fills))
+        sections.append(
+            f'<figure class="card"><figcaption><h2>{escape(market.symbol)}: price and fills</h2>'
+            f'<p class="note">Triangles up are buys, down are sells; full ones enter, hollow ones leave. {note}</p>'
+            f'</figcaption><div class="chart" id="{name}"></div></figure>'
+        )
+    if left := len(record.markets) - len(shown):
+        sections.append(f'<p class="note">{count(left, "further market")} with fewer fills not drawn.</p>')
+    return sections, figures
+
+
+def _months(report: Report) -> str:
+    if not report.months:
+        return f'<p class="note">{escape((report.strategy.annual_return.reason or "No month").capitalize())}.</p>'
+    cells = dict(report.months)
+    widest = max(0.1, *(abs(value) for value in cells.values()))  # a month of 10 % or more may be full of colour
+    years = sorted({month[:4] for month in cells})
+    rows = []
+    for year in years:
+        growth = 1.0
+        row = []
+        for number in range(1, 13):
+            value = cells.get(f"{year}-{number:02d}")
+            if value is None:
+                row.append("<td></td>")
+                continue
+            growth *= 1.0 + value
+            depth = round(60.0 * abs(value) / widest)
+            kind = "gain" if value >= 0.0 else "loss"
+            row.append(f'<td class="{kind}" style="--depth:{depth}%">{_month(value)}</td>')
+        rows.append(f'<tr><th scope="row">{year}</th>{"".join(row)}<td class="year">{_month(growth - 1.0)}</td></tr>')
+    heads = "".join(f'<th scope="col">{name}</th>' for name in (*MONTHS, "Year"))
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Returns by month"><table class="months">'
+        f"<thead><tr><td></td>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _month(value: float) -> str:
+    return change(value).removesuffix(PERCENT)
+
+
+def _table(title: str, rows: list[Row]) -> str:
+    body = []
+    for row in rows:
+        reason = f'<span class="reason">{escape(row.reason)}</span>' if row.reason else ""
+        body.append(
+            f'<tr><th scope="row">{escape(row.label)}<span class="definition">{escape(row.definition)}</span></th>'
+            f'<td data-label="Strategy"><div><b>{escape(row.strategy)}</b>{reason}</div></td>'
+            f'<td data-label="Uncertainty">{escape(row.uncertainty)}</td>'
+            f'<td data-label="Buy and hold">{escape(row.hold)}</td></tr>'
+        )
+    return (
+        f'<table class="figures"><caption>{title}</caption><thead><tr><th scope="col">Figure</th>'
+        '<th scope="col">Strategy</th><th scope="col">95 % interval, standard error</th>'
+        f'<th scope="col">Buy and hold</th></tr></thead><tbody>{"".join(body)}</tbody></table>'
+    )
+
+
+def _facts(report: Report) -> str:
+    data = report.data
+    blocks = report.strategy.block_days
+    bootstrap = (
+        f"Stationary bootstrap of {report.strategy.returns:,} daily returns, {REPLICATIONS:,} replications, mean block "
+        f"{blocks} days, seed {SEED}; percentile intervals."
+        if blocks is not None
+        else "None: too few daily returns, or none that vary."
+    )
+    lines = [
+        ("Data", data.path),
+        ("SHA-256", data.sha256),
+        ("Rows", f"{data.rows:,}, from {data.start:%Y-%m-%d %H:%M} to {data.end:%Y-%m-%d %H:%M} UTC"),
+        ("Judged", f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"),
+        ("Out of sample", report.sample),
+        ("Costs", " ".join(report.costs) or "None."),
+        ("Trading days", f"{report.days_per_year} a year"),
+        ("Intervals", bootstrap),
+        ("Held at the end", ", ".join(report.open_symbols) or "Nothing"),
+        *report.facts,
+    ]
+    return "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in lines)

@@ -1,0 +1,1 @@
+"""Adapters that bring market, news and macro events into the graph."""

@@ -1,0 +1,81 @@
+"""What comes in from outside: trades, quotes, bars, news, macro points and the state of the feeds themselves.
+
+All times are naive UTC, as csp wants them. `event_time` is the source's own clock; engine time is csp's.
+"""
+
+from datetime import datetime
+
+import csp
+
+
+class Side(csp.Enum):
+    BUY = 1
+    SELL = 2
+
+
+class Event(csp.Struct):
+    """Header of everything that is demultiplexed by symbol."""
+
+    symbol: str
+    event_time: datetime
+
+
+class Trade(Event):
+    """One print. `side` is the aggressor's, left unset where the source does not tell."""
+
+    price: float  # quote currency
+    size: float  # base units or contracts
+    side: Side
+
+
+class Quote(Event):
+    """Best bid and ask."""
+
+    bid: float
+    ask: float
+    bid_size: float
+    ask_size: float
+
+
+class Bar(Event):
+    """One bar, known at its close: `event_time` is the close, `open_time` the start of the interval."""
+
+    open_time: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float  # base units; 0.0 where the source has none
+
+
+class NewsItem(Event):
+    """One headline. `event_time` is when it was published; `symbol` is "" for news about no one symbol."""
+
+    item_id: str
+    headline: str
+    body: str
+    source: str
+
+
+class MacroPoint(csp.Struct):
+    """One value of a macro series, at the time it could be known (point in time)."""
+
+    series: str
+    event_time: datetime  # the end of the period it speaks of
+    value: float
+
+
+class FeedState(csp.Enum):
+    CONNECTED = 1
+    LAGGING = 2
+    STALE = 3
+    GAP = 4
+    RECOVERED = 5
+
+
+class FeedStatus(csp.Struct):
+    """How a feed itself is doing."""
+
+    feed: str
+    state: FeedState
+    detail: str

@@ -1,0 +1,36 @@
+"""What is traded: tick, lot, contract size, fees and trading calendar."""
+
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instrument:
+    """One tradable symbol. Steps are decimal strings, because 0.1 has no exact binary form.
+
+    An instrument that a config does not describe trades unrounded, in steps of 1e-8, without fees of its own.
+    """
+
+    symbol: str
+    tick: str = "0.00000001"  # quote currency
+    lot: str = "0.00000001"  # base units or contracts
+    multiplier: str = "1"  # quote currency per point and unit; 50 for the E-mini S&P 500
+    currency: str = "USD"
+    currency_unit: str = "0.01"  # fees are rounded to it
+    maker_bps: float = 0.0  # of notional
+    taker_bps: float = 0.0  # of notional
+    calendar: str = "24/7"  # a pandas_market_calendars name, or "24/7"
+
+    def __post_init__(self) -> None:
+        for name in ("tick", "lot", "multiplier", "currency_unit"):
+            text = getattr(self, name)
+            try:
+                positive = Decimal(text).is_finite() and Decimal(text) > 0
+            except InvalidOperation:
+                positive = False
+            if not positive:
+                raise ValueError(f"{name} of {self.symbol} must be a positive decimal such as '0.01', was {text!r}")
+        for name in ("maker_bps", "taker_bps"):
+            fee_bps = getattr(self, name)
+            if not -100.0 <= fee_bps <= 1000.0:
+                raise ValueError(f"{name} of {self.symbol} must lie in [-100, 1000], was {fee_bps}")

@@ -1,0 +1,1 @@
+"""Wiring only: it reads like the diagram in the README."""

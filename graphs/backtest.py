@@ -1,0 +1,220 @@
+"""History through the graph: choose feeds, venue and sinks, run, and judge what came out."""
+
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import csp
+from csp import ts
+
+from brokers.events import CancelRequest, OrderRequest
+from brokers.paper import paper_venue
+from configs.load import ConfigError, nearest
+from feeds import news, replay
+from feeds.errors import DataError, UnknownSymbolError
+from feeds.events import Bar, MacroPoint, Trade
+from feeds.files import Description, Source, describe
+from feeds.instruments import Instrument
+from feeds.streams import together
+from feeds.times import bar_length
+from graphs.config import BacktestConfig, TradingConfig
+from graphs.sinks import print_streams, record_signals, record_streams, report_progress
+from graphs.trading import Feeds, SignalPlugin, trading_system
+from nodes.bars import bar_aggregator
+from nodes.events import RiskAction, RiskActionKind
+
+_PROGRESS_EVERY = 1_000  # market events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A checked backtest: every file was read through once, every symbol is there, the window is known."""
+
+    config: BacktestConfig
+    trading: TradingConfig
+    feeds: tuple[tuple[Source, Description], ...]
+    macro: tuple[tuple[Source, Description], ...]
+    start: datetime
+    end: datetime
+    plugins: tuple[SignalPlugin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to run a plan; nothing here changes a result."""
+
+    out: Path
+    quiet: bool = False
+    speed: float | None = None  # times real time; None: as fast as possible
+    signals: bool = False  # also record every signal
+    progress: Callable[[datetime], None] | None = None
+
+
+def plan(config: BacktestConfig) -> Plan:
+    """Read and check everything that a run will need.
+
+    Raises:
+        ConfigError, FeedError: with a message for the user.
+    """
+    if not config.feeds:
+        raise ConfigError("there is no market data: name a file with --data, or [[feeds]] in a config")
+    feeds = tuple((source, describe(source)) for source in config.feeds)
+    macro = tuple((source, describe(source)) for source in config.macro)
+    for item in config.news:
+        news.describe(item)
+    symbols = _symbols(config, [description for _, description in feeds])
+    first = min(d.first for _, d in feeds)
+    last = max(d.last for _, d in feeds)
+    start, end = config.start or first, config.end or last
+    if start > last or end < first:
+        raise DataError(f"the window {start} to {end} lies outside the data, which reach from {first} to {last}")
+    known = {instrument.symbol: instrument for instrument in config.instruments}
+    trading = TradingConfig(
+        instruments=tuple(known.get(symbol, Instrument(symbol=symbol)) for symbol in symbols),
+        initial_cash=config.initial_cash,
+        signals=config.signals,
+        fuse=config.fuse,
+        sizing=config.sizing,
+        risk=config.risk,
+    )
+    plugins = tuple(_plugin(name) for name in config.signals.plugins)
+    return Plan(config=config, trading=trading, feeds=feeds, macro=macro, start=start, end=end, plugins=plugins)
+
+
+@dataclass(slots=True, eq=False)  # compared by identity, so that csp can hash it
+class Outcome:
+    """How a run ended."""
+
+    reached: datetime  # engine time of the last event
+    halted: bool = False  # risk stopped it
+    interrupted: bool = False  # a person stopped it
+
+
+def run(plan: Plan, options: Options) -> Outcome:
+    """Run a plan and write its streams to `options.out`.
+
+    Ctrl-C stops the engine; what ticked until then is on disk, and the outcome says so.
+
+    Raises:
+        DataError: a file changed since it was checked.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    outcome = Outcome(reached=plan.start)
+    with _interruptible(outcome):
+        csp.run(_graph, plan, options, outcome, starttime=plan.start, endtime=plan.end)
+    return outcome
+
+
+@csp.node
+def remember_end(risk: ts[RiskAction], outcome: Outcome) -> None:
+    """Note when the engine stopped, and whether risk had halted trading."""
+    with csp.stop():
+        outcome.reached = csp.now()
+
+    if csp.ticked(risk) and risk.kind is RiskActionKind.EMERGENCY_STOP:
+        outcome.halted = True
+
+
+def _graph(plan: Plan, options: Options, outcome: Outcome) -> None:
+    config = plan.config
+    feeds = replayed_feeds(plan, options.speed)
+
+    def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Any:
+        return paper_venue(order, cancel, feeds.bars, feeds.trades, plan.trading.instruments, config.broker)
+
+    streams = trading_system(feeds, venue, plan.trading, run_id=config.name, plugins=plan.plugins)
+    record_streams(streams, options.out)
+    if options.signals:
+        record_signals(streams, options.out)
+    if not options.quiet:
+        print_streams(streams)
+    if options.progress is not None:
+        report_progress(together(list(feeds.bars.values())), _PROGRESS_EVERY, options.progress)
+    remember_end(streams.risk, outcome)
+
+
+def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
+    """Every file of a plan as edges; each symbol trades on its shortest bars.
+
+    Args:
+        speed: times real time, by holding the engine back at each market event; None: as fast as possible.
+    """
+    symbols = [instrument.symbol for instrument in plan.trading.instruments]
+    by_length: dict[str, list[tuple[timedelta, Any]]] = {symbol: [] for symbol in symbols}
+    trades: dict[str, ts[Trade]] = {}
+    for source, description in plan.feeds:
+        here = [symbol for symbol in description.symbols if symbol in symbols]
+        if description.kind == "trades":
+            for symbol, trade in replay.trades(source, here, description.symbols).items():
+                trades[symbol] = replay.pace(trade, speed) if speed else trade
+        else:
+            for symbol, bar in replay.bars(source, here, description.symbols).items():
+                by_length[symbol].append((description.bar, replay.pace(bar, speed) if speed else bar))
+    built = bar_length(plan.config.bar)
+    for symbol, trade in trades.items():
+        by_length[symbol].append((built, bar_aggregator(trade.price, trade.size, symbol, built)))
+    bars: dict[str, ts[Bar]] = {}
+    slower: dict[tuple[str, str], ts[Bar]] = {}
+    for symbol, choices in by_length.items():
+        choices.sort(key=lambda choice: choice[0])
+        bars[symbol] = choices[0][1]
+        for length, bar in choices[1:]:
+            slower[symbol, f"{length.total_seconds():g}s"] = bar
+    points: list[ts[MacroPoint]] = [replay.macro_points(source) for source, _ in plan.macro]
+    return Feeds(
+        bars=bars,
+        slower_bars=slower,
+        trades=trades,
+        news=together([news.news_replay(item) for item in plan.config.news]) if plan.config.news else None,
+        macro=together(points) if points else None,
+        sources=plan.config.feeds,
+    )
+
+
+@contextmanager
+def _interruptible(outcome: Outcome) -> Iterator[None]:
+    """Turn Ctrl-C into a clean stop of the engine, noted in `outcome`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+
+    def stop(*_: object) -> None:
+        outcome.interrupted = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _symbols(config: BacktestConfig, descriptions: list[Description]) -> list[str]:
+    """The symbols to trade: those asked for, else all, in the order of the files."""
+    there = list(dict.fromkeys(symbol for description in descriptions for symbol in description.symbols))
+    for symbol in config.symbols:
+        if symbol not in there:
+            raise UnknownSymbolError(f"symbol {symbol!r} is not in the data{nearest(symbol, there)}")
+    return list(dict.fromkeys(config.symbols)) or there
+
+
+def _plugin(name: str) -> SignalPlugin:
+    """Import `module:function`; the current folder is searched too."""
+    module, _, function = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        plugin: SignalPlugin = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigError(f"signal plugin {name!r} cannot be loaded: {exc}") from None
+    finally:
+        sys.path.pop(0)
+    return plugin

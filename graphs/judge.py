@@ -1,0 +1,154 @@
+"""A finished backtest, judged: the record for the evaluation, the report, the manifest."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from evaluation import report as files
+from evaluation.run import DataDescription, Market, RunRecord
+from evaluation.trading import Report, evaluate
+from feeds.files import tables
+from feeds.instruments import Instrument
+from graphs.backtest import Outcome, Plan
+
+_POINTS = 20_000  # prices kept per symbol for buy-and-hold and the charts
+_PACKAGES = ("csp", "numpy", "pandas", "pyarrow")
+
+
+def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report:
+    """Evaluate the streams in `folder` and write report.json, report.html, equity.png and manifest.json beside them."""
+    partial = outcome.interrupted
+    descriptions = [description for _, description in plan.feeds]
+    digest = _digest([d.sha256 for d in descriptions])
+    record = RunRecord(
+        title=plan.config.name,
+        data=DataDescription(
+            path=", ".join(source.path for source, _ in plan.feeds),
+            sha256=digest,
+            rows=sum(d.rows for d in descriptions),
+            start=plan.start,
+            end=min(plan.end, outcome.reached),
+        ),
+        costs=_costs(plan),
+        initial_cash=plan.trading.initial_cash,
+        equity=pq.read_table(folder / "equity.parquet"),
+        fills=pq.read_table(folder / "fills.parquet"),
+        markets=tuple(_market(plan, instrument, outcome.reached) for instrument in plan.trading.instruments),
+        days_per_year=365 if all(i.calendar == "24/7" for i in plan.trading.instruments) else 252,
+        partial=partial,
+        currency=plan.trading.instruments[0].currency,
+        sample=plan.config.sample,
+        trials=plan.config.trials,
+        facts=(("halted by risk", "yes" if outcome.halted else "no"), ("code", code_version())),
+    )
+    report = evaluate(record)
+    files.write(folder, record, report)
+    _write_manifest(plan, outcome, folder)
+    return report
+
+
+def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market:
+    """What one symbol's price did: its last price in each of some thousand equal intervals, read as a stream."""
+    start, end = np.datetime64(plan.start, "ns").astype(np.int64), np.datetime64(reached, "ns").astype(np.int64)
+    width = max(1, (end - start) // _POINTS)
+    times: dict[int, int] = {}
+    closes: dict[int, float] = {}
+    first = last = 0.0
+    for source, description in plan.feeds:
+        if instrument.symbol not in description.symbols or times:
+            continue
+        trades = description.kind == "trades"
+        for table in tables(source):
+            time = table["time"].cast("int64").to_numpy()
+            inside = (time >= start) & (time <= end)
+            inside &= table["symbol"].to_numpy(zero_copy_only=False) == instrument.symbol
+            if not inside.any():
+                continue
+            close = table["price" if trades else "close"].to_numpy()[inside]
+            time = time[inside]
+            if not first:
+                first = float(close[0] if trades else table["open"].to_numpy()[inside][0])
+            last = float(close[-1])
+            slot = (time - start) // width
+            ends = np.flatnonzero(np.append(np.diff(slot) > 0, True))
+            for i in ends.tolist():
+                times[int(slot[i])], closes[int(slot[i])] = int(time[i]), float(close[i])
+    slippage = plan.config.broker.fills.slippage_bps * 1e-4
+    return Market(
+        symbol=instrument.symbol,
+        times=np.array(list(times.values()), dtype=np.int64),
+        closes=np.array(list(closes.values())),
+        first_price=first,
+        last_price=last,
+        multiplier=float(instrument.multiplier),
+        lot=float(instrument.lot),
+        taker_bps=instrument.taker_bps,
+        slippage=first * slippage,
+    )
+
+
+def _costs(plan: Plan) -> tuple[str, ...]:
+    """The costs of the simulated venue, a sentence each."""
+    broker, fills = plan.config.broker, plan.config.broker.fills
+    lines = [
+        f"{i.symbol}: maker {i.maker_bps:g} bps, taker {i.taker_bps:g} bps of notional, rounded half up to"
+        f" {i.currency_unit} {i.currency}; tick {i.tick}, lot {i.lot}"
+        for i in plan.trading.instruments
+    ]
+    lines.append(f"Slippage of {fills.slippage_bps:g} bps, and {fills.impact_bps:g} bps times the squared volume share.")
+    cap = fills.participation_max
+    lines.append(f"Orders take at most {cap:.0%} of the volume." if cap else "Orders of any size fill at once.")
+    lines.append(f"Latency of {broker.latency_ms:g} ms from strategy to venue.")
+    return tuple(lines)
+
+
+def _digest(hashes: list[str]) -> str:
+    """The hash of one file, or of the hashes of several."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def code_version() -> str:
+    """The commit of the code, with `+` where the tree was changed; the package's version where there is no git."""
+    root = Path(__file__).parent.parent
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return version("ticktorch")
+    return run.stdout.strip()
+
+
+def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:
+    """What is needed to run this again: config, data hashes, versions, how it ended."""
+    manifest: dict[str, Any] = {
+        "schema": 1,
+        "run_id": plan.config.name,
+        "config": asdict(plan.config),
+        "data": [
+            {"path": source.path, "sha256": description.sha256, "rows": description.rows}
+            for source, description in (*plan.feeds, *plan.macro)
+        ]
+        + [{"path": item.path, "sha256": hashlib.sha256(Path(item.path).read_bytes()).hexdigest()} for item in plan.config.news],
+        "window": {"start": plan.start, "end": plan.end, "reached": outcome.reached},
+        "partial": outcome.interrupted,
+        "halted": outcome.halted,
+        "code": code_version(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
+    text = json.dumps(manifest, indent=2, default=str)
+    (folder / "manifest.json").write_text(text + "\n")

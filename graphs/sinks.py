@@ -1,0 +1,98 @@
+"""Where the streams go: the terminal, files, a progress bar."""
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import csp
+from csp import ts
+from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
+
+from graphs.trading import Streams
+
+WATCHED = ("final_signals", "orders", "fills", "risk", "alerts")
+
+
+def print_streams(streams: Streams, names: tuple[str, ...] = WATCHED) -> None:
+    """Print streams to stdout as they tick, one line a tick, engine time first."""
+    for name in names:
+        csp.print(name, getattr(streams, name))
+
+
+def record_streams(streams: Streams, folder: Path) -> None:
+    """Write the streams of a run as Parquet; `time` is engine time in nanoseconds.
+
+    A file is complete when the engine has stopped, also after an error or Ctrl-C.
+    """
+    fill = streams.fills
+    _write(
+        folder / "fills.parquet",
+        {
+            "market_time": fill.market_time,
+            "symbol": fill.symbol,
+            "side": fill.side,
+            "quantity": fill.quantity,
+            "price": fill.price,
+            "fee": fill.fee,
+            "order_id": fill.order_id,
+            "liquidity": fill.liquidity,
+        },
+    )
+    order = streams.orders
+    _write(
+        folder / "orders.parquet",
+        {
+            "order_id": order.order_id,
+            "symbol": order.symbol,
+            "side": order.side,
+            "order_type": order.order_type,
+            "quantity": order.quantity,
+            "limit_price": order.limit_price,
+        },
+    )
+    alert = streams.alerts
+    _write(
+        folder / "alerts.parquet",
+        {
+            "level": alert.level,
+            "source": alert.source,
+            "symbol": alert.symbol,
+            "message": alert.message,
+            "value": alert.value,
+        },
+    )
+    _write(
+        folder / "equity.parquet",
+        {
+            "equity": streams.equity,
+            "cash": csp.sample(streams.equity, streams.cash),
+            "position_value": streams.position_value,
+        },
+    )
+
+
+def record_signals(streams: Streams, folder: Path) -> None:
+    """Write every signal, before and after fusion: what the look-ahead check compares."""
+    for name in ("signals", "final_signals"):
+        signal = getattr(streams, name)
+        fields = ("symbol", "source", "score", "confidence", "horizon_s")
+        _write(folder / f"{name}.parquet", {field: getattr(signal, field) for field in fields})
+
+
+def _write(path: Path, columns: dict[str, ts[object]]) -> None:
+    writer = ParquetWriter(str(path), "time", config=ParquetOutputConfig(allow_overwrite=True, compression="zstd"))
+    for name, edge in columns.items():
+        writer.publish(name, edge)
+
+
+@csp.node
+def report_progress(event: ts["T"], every: int, report: Callable[[datetime], None]) -> None:
+    """Call `report` with the engine time on every `every`-th event. Only wired where a person looks."""
+    with csp.state():
+        s_seen = 0
+
+    if csp.ticked(event):
+        s_seen += 1
+        if s_seen >= every:
+            s_seen = 0
+            report(csp.now())

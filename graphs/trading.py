@@ -1,0 +1,175 @@
+"""THE graph: the same in replay, on paper and live. Only what it is given differs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import csp
+from csp import ts
+
+from brokers.events import CancelRequest, Fill, OrderRequest, OrderUpdate
+from feeds.events import Bar, MacroPoint, NewsItem, Trade
+from feeds.instruments import Instrument
+from feeds.files import Source
+from feeds.streams import by_symbol, together
+from graphs.config import TradingConfig
+from nodes.adaptive import adaptive_signal, market_state
+from nodes.alerts import price_change_alert
+from nodes.events import Alert, MarketState, RiskAction, Signal, TargetPosition
+from nodes.fuse import fuse_signals
+from nodes.gate import risk_filter
+from nodes.macro import macro_signal
+from nodes.news import news_signal
+from nodes.orders import annual_volatility, generate_orders, target_position
+from nodes.portfolio import portfolio
+from nodes.risk import action_alert, limit_target, risk_monitor
+from nodes.technical import technical_signals
+
+# Where approved orders and cancels go, and what comes back: .update (ts[OrderUpdate]) and .fill (ts[Fill]).
+Venue = Callable[[ts[OrderRequest], ts[CancelRequest]], Any]
+
+# A user's own signal: (bars of the symbol, symbol, market data files) -> ts[Signal].
+SignalPlugin = Callable[[ts[Bar], str, tuple[Source, ...]], Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feeds:
+    """What the graph hears. A symbol needs `bars`; the rest is there or not."""
+
+    bars: dict[str, ts[Bar]]
+    slower_bars: dict[tuple[str, str], ts[Bar]] = field(default_factory=dict)  # by (symbol, bar length)
+    trades: dict[str, ts[Trade]] = field(default_factory=dict)
+    news: ts[NewsItem] | None = None
+    macro: ts[MacroPoint] | None = None
+    sources: tuple[Source, ...] = ()  # the files behind `bars` and `trades`, where there are any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """What the graph says. Edges; each can be printed, recorded, or left alone at no cost."""
+
+    signals: ts[Signal]
+    final_signals: ts[Signal]
+    targets: ts[TargetPosition]
+    orders: ts[OrderRequest]
+    updates: ts[OrderUpdate]
+    fills: ts[Fill]
+    risk: ts[RiskAction]
+    alerts: ts[Alert]
+    equity: ts[float]
+    cash: ts[float]
+    position_value: ts[float]
+
+
+def trading_system(
+    feeds: Feeds, venue: Venue, config: TradingConfig, *, run_id: str, plugins: tuple[SignalPlugin, ...] = ()
+) -> Streams:
+    """Wire signals, fusion, sizing, risk and orders between the feeds and a venue.
+
+    Args:
+        feeds: market, news and macro events.
+        venue: executes what the risk gate lets pass.
+        config: of every node.
+        run_id: first part of every order id.
+        plugins: further signal sources.
+
+    Raises:
+        ValueError: an instrument without bars.
+    """
+    instruments = config.instruments
+    symbols = [instrument.symbol for instrument in instruments]
+    closes = {symbol: feeds.bars[symbol].close for symbol in symbols}
+
+    # What the venue answers comes back by feedback, one engine cycle later.
+    fill, update = csp.feedback(Fill), csp.feedback(OrderUpdate)
+    fills, updates = by_symbol(fill.out(), symbols), by_symbol(update.out(), symbols)
+
+    account = portfolio(fill.out(), closes, instruments, config.initial_cash)
+    action = risk_monitor(account.equity, account.gross_exposure, closes, account.values, config.risk)
+
+    signals, final, targets, orders, alerts = [], [], [], [], [action_alert(action)]
+    for instrument in instruments:
+        symbol = instrument.symbol
+        opinion = _opinions(feeds, instrument, config, plugins)
+        signals += opinion.signals
+        alerts += opinion.alerts
+        fused = fuse_signals(opinion.signals, opinion.state, symbol, config.fuse)
+        final.append(fused)
+        target = target_position(
+            fused, closes[symbol], account.equity, _volatility(closes[symbol], config), instrument, config.sizing
+        )
+        target = limit_target(target, action, instrument, config.risk)
+        targets.append(target)
+        orders.append(generate_orders(target, fills[symbol], updates[symbol], instrument, run_id))
+
+    order = together(orders)
+    gate = risk_filter(order, fill.out(), update.out(), action, account.equity, closes, instruments, config.risk)
+    answer = venue(gate.approved, csp.unroll(gate.cancel))
+    fill.bind(answer.fill)
+    update.bind(together([gate.refused, answer.update]))
+
+    return Streams(
+        signals=together(signals),
+        final_signals=together(final),
+        targets=together(targets),
+        orders=order,
+        updates=update.out(),
+        fills=answer.fill,
+        risk=action,
+        alerts=together([*alerts, gate.alert]),
+        equity=account.equity,
+        cash=account.cash,
+        position_value=account.position_value,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opinions:
+    signals: list[Any]
+    alerts: list[Any]
+    state: ts[MarketState]
+
+
+def _opinions(
+    feeds: Feeds, instrument: Instrument, config: TradingConfig, plugins: tuple[SignalPlugin, ...]
+) -> _Opinions:
+    """Every source of signals about one symbol."""
+    symbol = instrument.symbol
+    bar = feeds.bars[symbol]
+    use = config.signals.use
+    state = csp.null_ts(MarketState)
+    signals, alerts = [], []
+    if "technical" in use:
+        signals += _technical(bar, symbol, config, "")
+        for (slower_symbol, length), slower in feeds.slower_bars.items():
+            if slower_symbol == symbol:
+                signals += _technical(slower, symbol, config, f"@{length}")
+    if "adaptive" in use:
+        state = market_state(bar.close, bar.volume, symbol, config.signals.market, instrument.calendar)
+        adaptive = adaptive_signal(bar.close, bar.volume, state, symbol, config.signals.adaptive)
+        signals.append(adaptive.signal)
+        alerts.append(adaptive.alert)
+    if "macro" in use and feeds.macro is not None:
+        signals.append(macro_signal(feeds.macro, symbol, config.signals.macro))
+    if "news" in use and feeds.news is not None:
+        signals.append(news_signal(feeds.news, symbol, config.signals.news))
+    if "price_alert" in use:
+        alerts.append(price_change_alert(bar.close, symbol, config.signals.price_alert))
+    signals += [plugin(bar, symbol, feeds.sources) for plugin in plugins]
+    if not signals:
+        raise ValueError(f"{symbol} has no signal source: signals.use is {list(use)}")
+    return _Opinions(signals, alerts, state)
+
+
+def _technical(bar: ts[Bar], symbol: str, config: TradingConfig, suffix: str) -> list[Any]:
+    return list(
+        technical_signals(
+            bar.open, bar.high, bar.low, bar.close, bar.volume, symbol, config.signals.technical, suffix=suffix
+        )
+    )
+
+
+def _volatility(close: ts[float], config: TradingConfig) -> ts[float]:
+    if config.sizing.mode != "volatility":
+        return csp.null_ts(float)
+    return annual_volatility(close, config.sizing.volatility_window)

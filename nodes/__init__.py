@@ -1,0 +1,1 @@
+"""Stateful csp nodes, one concern a file."""

@@ -1,0 +1,118 @@
+"""What nodes emit."""
+
+from datetime import datetime
+
+import csp
+
+
+class Signal(csp.Struct, strict=True):
+    """An opinion about one symbol. A degraded source says so with confidence 0."""
+
+    symbol: str
+    source: str
+    score: float  # [-1, 1]; sign is direction
+    confidence: float  # [0, 1]
+    horizon_s: float  # its weight decays with this time constant
+    asof: datetime  # engine time of the data it rests on
+
+
+class TargetPosition(csp.Struct, strict=True):
+    """The position that the strategy wants, in signed base units, a multiple of the lot."""
+
+    symbol: str
+    quantity: float
+    asof: datetime
+
+
+class PositionUpdate(csp.Struct, strict=True):
+    """One position after a fill."""
+
+    symbol: str
+    quantity: float  # signed
+    average_price: float  # average cost; 0.0 when flat
+    realised: float  # since the start, before fees, quote currency
+    fees: float  # since the start, quote currency
+
+
+class RiskActionKind(csp.Enum):
+    REDUCE_POSITIONS = 1
+    EMERGENCY_STOP = 2
+
+
+class RiskAction(csp.Struct, strict=True):
+    kind: RiskActionKind
+    code: str  # drawdown, gross_exposure, concentration, value_at_risk
+    value: float
+    limit: float
+
+
+class AlertLevel(csp.Enum):
+    INFO = 1
+    WARNING = 2
+    ALERT = 3
+    CRITICAL = 4
+
+
+class Alert(csp.Struct, strict=True):
+    """Something a person should see. `symbol` is "" where it concerns no one symbol."""
+
+    level: AlertLevel
+    source: str
+    symbol: str
+    message: str
+    value: float
+
+
+class NodeError(csp.Struct, strict=True):
+    """A calculation that failed, as data: the graph goes on without it."""
+
+    node: str
+    symbol: str
+    error: str
+
+
+class Regime(csp.Enum):
+    CALM = 1
+    NORMAL = 2
+    VOLATILE = 3
+
+
+class Trend(csp.Enum):
+    DOWN = 1
+    FLAT = 2
+    UP = 3
+
+
+class VolumeProfile(csp.Enum):
+    LOW = 1
+    NORMAL = 2
+    HIGH = 3
+
+
+class Session(csp.Enum):
+    CLOSED = 1
+    PRE_MARKET = 2
+    MARKET_HOURS = 3
+    AFTER_HOURS = 4
+
+
+class MarketState(csp.Struct, strict=True):
+    """What kind of market it is; it ticks only when one of the four enums changes."""
+
+    symbol: str
+    regime: Regime
+    trend: Trend
+    volume: VolumeProfile
+    session: Session
+    volatility: float  # standard deviation of log returns a bar, at the tick
+
+
+class TradeWindow(csp.Struct, strict=True):
+    """The trades of one window, emitted at its end."""
+
+    start: datetime
+    vwap: float
+    volume: float
+    count: int
+    high: float
+    low: float

@@ -1,0 +1,237 @@
+"""Risk: the monitor that sees the account, and the gate that every order passes."""
+
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+
+import csp
+import numpy as np
+from csp import ts
+
+from brokers.ledger import Contract
+from feeds.instruments import Instrument
+from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind, TargetPosition
+
+_SLOW_CHECK = timedelta(milliseconds=100)
+_VAR_LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskConfig:
+    """What the account tolerates. Fractions, not percent: 0.05 is 5 %. `None` switches a check off."""
+
+    drawdown_max: float | None = 0.35  # of the running equity peak; beyond it EMERGENCY_STOP
+    gross_exposure_max: float | None = 1.5  # of equity; beyond it REDUCE_POSITIONS, and no order may pass it
+    concentration_max: float | None = None  # largest |position| as a share of equity; beyond it REDUCE_POSITIONS
+    var_max: float | None = 0.05  # one-step 95 % historical value at risk, of equity; beyond it REDUCE_POSITIONS
+    var_window: int = 500  # steps of history
+    order_notional_max: float | None = None  # quote currency, one order
+    orders_per_second_max: int | None = 20  # over the last engine second
+    reduce_hold_s: float = 3_600.0  # after REDUCE_POSITIONS only reducing orders pass for so long, engine seconds
+    flatten: bool = True  # close all positions on EMERGENCY_STOP; False: keep them, stop new risk
+
+    def __post_init__(self) -> None:
+        if self.drawdown_max is not None and not 0.0 < self.drawdown_max < 1.0:
+            raise ValueError(f"drawdown_max must lie in (0, 1), was {self.drawdown_max}")
+        for name in ("gross_exposure_max", "concentration_max", "var_max", "order_notional_max"):
+            limit = getattr(self, name)
+            if limit is not None and not 0.0 < limit < math.inf:
+                raise ValueError(f"{name} must be positive and finite, was {limit}")
+        if self.var_window < 20:
+            raise ValueError(f"var_window must be at least 20 (95 % of fewer is no tail), was {self.var_window}")
+        if not 0.0 <= self.reduce_hold_s < math.inf:
+            raise ValueError(f"reduce_hold_s must not be negative or infinite, was {self.reduce_hold_s}")
+        if self.orders_per_second_max is not None and self.orders_per_second_max < 1:
+            raise ValueError(f"orders_per_second_max must be at least 1, was {self.orders_per_second_max}")
+
+
+class ReturnHistory:
+    """The last returns of several symbols, a row an observation, for historical simulation."""
+
+    __slots__ = ("_last", "_rows", "_window", "_written")
+
+    def __init__(self, symbols: list[str], window: int) -> None:
+        self._rows = np.zeros((window, len(symbols)))
+        self._last = np.full(len(symbols), np.nan)
+        self._window = window
+        self._written = 0
+
+    def add(self, prices: np.ndarray) -> None:
+        """Take the latest price of each symbol, NaN where there is none yet."""
+        with np.errstate(invalid="ignore"):
+            returns = prices / self._last - 1.0
+        if not np.isnan(self._last).all():
+            self._rows[self._written % self._window] = np.nan_to_num(returns)
+            self._written += 1
+        self._last = prices.copy()
+
+    def value_at_risk(self, values: np.ndarray) -> float | None:
+        """The 95 % historical value at risk of positions worth `values`; None before 20 observations.
+
+        The loss that the positions held now would have exceeded in 5 % of the steps of the window, in quote currency.
+        Source: historical simulation, Jorion, "Value at Risk", 3rd ed. 2007, ch. 10.
+        """
+        count = min(self._written, self._window)
+        if count < 20:
+            return None
+        profits = self._rows[:count] @ values
+        return max(0.0, -float(np.quantile(profits, 1.0 - _VAR_LEVEL)))
+
+
+@csp.node
+def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig) -> ts[RiskAction]:
+    """Drawdown and gross exposure, checked in the cycle of the change.
+
+    Args:
+        equity: account value, quote currency.
+        gross_exposure: sum of |position value|, quote currency.
+
+    Ticks:
+        EMERGENCY_STOP once a run when the drawdown passes its limit (equity at or below zero counts as all of it);
+        REDUCE_POSITIONS once per breach of gross exposure, again after it was back inside.
+
+    Raises:
+        ValueError: equity that is not finite.
+    """
+    with csp.state():
+        s_peak = 0.0
+        s_stopped = False
+        s_over = False
+
+    if csp.ticked(equity):
+        if not -math.inf < equity < math.inf:
+            raise ValueError(f"equity must be finite, was {equity} at {csp.now()}")
+        if equity > s_peak:
+            s_peak = equity
+    drawdown = 1.0 - equity / s_peak if s_peak > 0.0 else 1.0
+    if config.drawdown_max is not None and drawdown > config.drawdown_max and not s_stopped:
+        s_stopped = True
+        csp.output(
+            RiskAction(kind=RiskActionKind.EMERGENCY_STOP, code="drawdown", value=drawdown, limit=config.drawdown_max)
+        )
+    elif config.gross_exposure_max is not None and csp.valid(gross_exposure):
+        limit = config.gross_exposure_max * equity
+        if gross_exposure <= limit:
+            s_over = False
+        elif not s_over and not s_stopped:
+            s_over = True
+            csp.output(
+                RiskAction(
+                    kind=RiskActionKind.REDUCE_POSITIONS,
+                    code="gross_exposure",
+                    value=gross_exposure / equity if equity > 0.0 else math.inf,
+                    limit=config.gross_exposure_max,
+                )
+            )
+
+
+@csp.node
+def slow_limits(
+    equity: ts[float], closes: dict[str, ts[float]], values: dict[str, ts[float]], config: RiskConfig
+) -> ts[RiskAction]:
+    """Concentration and 95 % historical value at risk, at most every 100 ms, by an alarm that a price arms.
+
+    Args:
+        equity: account value, quote currency; passive.
+        closes: last price by symbol, quote currency.
+        values: signed position value by symbol, quote currency; passive.
+
+    Ticks:
+        REDUCE_POSITIONS once per breach of each limit, again after it was back inside.
+    """
+    with csp.alarms():
+        a_check = csp.alarm(bool)
+    with csp.state():
+        s_symbols = list(closes.keys())
+        s_history = ReturnHistory(s_symbols, config.var_window)
+        s_armed = False
+        s_over = ""
+    with csp.start():
+        csp.make_passive(equity)
+        csp.make_passive(values)
+
+    if csp.ticked(a_check):
+        s_armed = False
+        s_history.add(np.array([closes[s] if csp.valid(closes[s]) else math.nan for s in s_symbols]))
+        held = np.array([values[s] if csp.valid(values[s]) else 0.0 for s in s_symbols])
+        code, value, limit = "", 0.0, 0.0
+        if held.any() and csp.valid(equity) and equity > 0.0:
+            if config.concentration_max is not None:
+                value, limit = float(np.abs(held).max()) / equity, config.concentration_max
+                code = "concentration" if value > limit else ""
+            if not code and config.var_max is not None:
+                at_risk = s_history.value_at_risk(held)
+                if at_risk is not None and at_risk / equity > config.var_max:
+                    code, value, limit = "value_at_risk", at_risk / equity, config.var_max
+        breached, s_over = code and code != s_over, code
+        if breached:
+            csp.output(RiskAction(kind=RiskActionKind.REDUCE_POSITIONS, code=code, value=value, limit=limit))
+    elif not s_armed:
+        s_armed = True
+        csp.schedule_alarm(a_check, _SLOW_CHECK, True)
+
+
+@csp.graph
+def risk_monitor(
+    equity: ts[float],
+    gross_exposure: ts[float],
+    closes: dict[str, ts[float]],
+    values: dict[str, ts[float]],
+    config: RiskConfig,
+) -> ts[RiskAction]:
+    """Watch the account: drawdown and exposure in the cycle of the change, concentration and VaR every 100 ms.
+
+    Args and ticks: those of `fast_limits` and `slow_limits`; what no limit asks for is not computed.
+    """
+    actions = [fast_limits(equity, gross_exposure, config)]
+    if config.concentration_max is not None or config.var_max is not None:
+        actions.append(slow_limits(equity, closes, values, config))
+    return csp.flatten(actions) if len(actions) > 1 else actions[0]
+
+
+@csp.node
+def action_alert(action: ts[RiskAction]) -> ts[Alert]:
+    """Say what the risk monitor did: CRITICAL for a stop, WARNING for a reduction."""
+    if csp.ticked(action):
+        stop = action.kind is RiskActionKind.EMERGENCY_STOP
+        return Alert(
+            level=AlertLevel.CRITICAL if stop else AlertLevel.WARNING,
+            source="risk_monitor",
+            symbol="",
+            message=f"{action.kind.name}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}",
+            value=action.value,
+        )
+
+
+@csp.node
+def limit_target(
+    target: ts[TargetPosition], action: ts[RiskAction], instrument: Instrument, config: RiskConfig
+) -> ts[TargetPosition]:
+    """Let risk overrule the strategy's target of one symbol.
+
+    Args:
+        target: what the strategy wants.
+        action: what the risk monitor asks.
+
+    Ticks:
+        Every target until an EMERGENCY_STOP; then 0 once, if so configured, and nothing more. REDUCE_POSITIONS scales
+        the last target down by limit/value, towards zero in whole lots.
+    """
+    with csp.state():
+        s_contract = Contract(instrument)
+        s_target = 0.0
+        s_stopped = False
+
+    if not s_stopped:
+        if csp.ticked(target):
+            s_target = target.quantity
+        if not csp.ticked(action):
+            csp.output(target)
+        elif action.kind is RiskActionKind.EMERGENCY_STOP:
+            s_stopped = True
+            if config.flatten:
+                csp.output(TargetPosition(symbol=instrument.symbol, quantity=0.0, asof=csp.now()))
+        elif s_target:
+            lots = s_contract.lots.down(abs(s_target) * action.limit / action.value)
+            s_target = math.copysign(s_contract.lots.value(lots), s_target) if lots else 0.0
+            csp.output(TargetPosition(symbol=instrument.symbol, quantity=s_target, asof=csp.now()))
