@@ -15,8 +15,11 @@ from math import gcd
 
 from feeds.instruments import Instrument
 
-# A float that should be a multiple of a step may differ from it by its own rounding, not by more.
-_STEP_TOLERANCE = 1e-6  # of a step
+
+def _tolerance(scaled: float) -> float:
+    """How far `scaled` may lie from a whole number and still be meant as it: a millionth of a step, and the rounding
+    of a float of its size and of the multiplication that made it (2**-53 each, relative)."""
+    return 1e-6 + abs(scaled) * 2**-51
 
 
 def _common_quantum(amounts: Iterable[Fraction]) -> Fraction:
@@ -45,8 +48,7 @@ class Steps:
         """The count of steps in `value`. Raises ValueError when `value` is no multiple of the step."""
         scaled = value * self._per_unit
         count = round(scaled)
-        # Beyond 2**33 steps the float itself cannot be nearer than the tolerance.
-        if abs(scaled - count) > _STEP_TOLERANCE * max(1.0, abs(scaled) * 2**-33):
+        if abs(scaled - count) > _tolerance(scaled):
             raise ValueError(f"want a multiple of the {self._name} {self.step}, was {value!r}")
         return count
 
@@ -54,7 +56,7 @@ class Steps:
         """The largest count whose value does not exceed `value` (a hair below a step counts as on it)."""
         scaled = value * self._per_unit
         nearest = round(scaled)
-        if abs(scaled - nearest) <= _STEP_TOLERANCE:
+        if abs(scaled - nearest) <= _tolerance(scaled):
             return nearest
         return int(scaled // 1)
 

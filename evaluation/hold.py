@@ -1,6 +1,7 @@
 """Buy and hold: the plain alternative that a strategy has to beat."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,10 +44,16 @@ def buy_and_hold(record: RunRecord) -> Hold:
 
 def _purchase(market: Market, budget: float) -> tuple[float, float, float]:
     """Quantity, notional and fee of the largest purchase in whole lots that the budget pays for."""
-    # 1e-9: 0.3 / 0.1 is 2.9999999999999996, and means three.
-    ticks = math.ceil((market.first_price + market.slippage) / market.tick - 1e-9)
-    unit = ticks * market.tick * market.multiplier  # quote currency for one unit
+    price = _steps(market.first_price + market.slippage, market.tick, math.ceil) * market.tick
+    unit = price * market.multiplier  # quote currency for one unit
     rate = market.taker_bps / 1e4
-    lots = math.floor(budget / (unit * (1.0 + rate)) / market.lot + 1e-9)
+    lots = _steps(budget / (unit * (1.0 + rate)), market.lot, math.floor)
     quantity = lots * market.lot
     return quantity, quantity * unit, quantity * unit * rate
+
+
+def _steps(value: float, step: float, rounded: Callable[[float], int]) -> int:
+    """How many steps a value has. 0.3 / 0.1 is 2.9999999999999996, and means three whichever way it is rounded."""
+    ratio = value / step
+    whole = round(ratio)
+    return whole if math.isclose(ratio, whole, rel_tol=1e-12) else rounded(ratio)

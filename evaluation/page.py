@@ -161,7 +161,7 @@ def _facts(report: Report) -> str:
     blocks = report.strategy.block_days
     bootstrap = (
         f"Stationary bootstrap of {report.strategy.returns:,} daily returns, {REPLICATIONS:,} replications, mean block "
-        f"{blocks} days, seed {SEED}; percentile intervals."
+        f"{count(blocks, 'day')}, seed {SEED}; percentile intervals."
         if blocks is not None
         else "None: too few daily returns, or none that vary."
     )
@@ -171,7 +171,7 @@ def _facts(report: Report) -> str:
         ("Rows", f"{data.rows:,}, from {data.start:%Y-%m-%d %H:%M} to {data.end:%Y-%m-%d %H:%M} UTC"),
         ("Judged", f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"),
         ("Out of sample", report.sample),
-        ("Costs", " ".join(report.costs) or "None."),
+        ("Costs", "\n".join(report.costs) or "None."),
         ("Trading days", f"{report.days_per_year} a year"),
         ("Intervals", bootstrap),
         ("Held at the end", ", ".join(report.open_symbols) or "Nothing"),

@@ -78,7 +78,7 @@ class RunRecord:
 
     title: str
     data: DataDescription
-    costs: tuple[str, ...]  # one sentence each: fees, slippage, latency
+    costs: tuple[str, ...]  # a line each: fees, slippage, latency
     initial_cash: float  # quote currency
     equity: pa.Table  # time, equity, cash, position_value, optionally gross_exposure; one row a mark
     fills: pa.Table  # time, market_time, symbol, side, quantity, price, fee, order_id, liquidity

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from feeds import raw
 from feeds.errors import DataError
-from feeds.times import bar_length, moment, to_utc
+from feeds.times import bar_length, first_refused, moment, to_utc
 
 TABLE_ROWS = 65_536
 
@@ -45,6 +45,7 @@ _NAMES = {
     "size": ("size", "quantity", "qty", "amount"),
     "value": ("value",),
 }
+_NEVER = np.iinfo(np.int64).min
 _RELATIVE = 1e-9  # rounding that an open or close may lie outside [low, high]
 
 Floats = npt.NDArray[np.float64]
@@ -61,13 +62,15 @@ class Source:
     columns: dict[str, str] = field(default_factory=dict)  # e.g. {time = "Datetime"}; else found by well-known names
     time_zone: str = ""  # of times without an offset, such as "UTC" or "America/New_York"
     bar: str = ""  # length of a bar: 30s, 5m, 1h, 1d; wanted for bars, unless the file has both time and open_time
-    stamp: str = "open"  # what the time of a bar means: open (known one bar later) or close
+    stamp: str = "open"  # what the time of a bar means: open (known one bar later) or close; not read where it has both
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ValueError(f"kind must be one of {', '.join(_KINDS)}, was {self.kind!r}")
         if self.stamp not in ("open", "close"):
             raise ValueError(f"stamp must be open or close, was {self.stamp!r}")
+        if self.symbol and not self.symbol.strip():
+            raise ValueError(f"symbol must not be blank, was {self.symbol!r}")
         for name in self.columns:
             if name not in _NAMES:
                 raise ValueError(f"columns may map {', '.join(_NAMES)}, was {name!r}")
@@ -83,8 +86,8 @@ class Description:
     rows: int
     symbols: tuple[str, ...]  # in order of appearance
     first: datetime  # naive UTC, when the first row is known
-    last: datetime
-    bar: timedelta | None  # None for trades and macro points
+    last: datetime  # not before the last row is known: a run that ends here delivers it
+    bar: timedelta | None  # the length of most bars; None for trades and macro points
     sha256: str  # of the file's bytes
 
 
@@ -110,7 +113,7 @@ def describe(source: Source) -> Description:
         rows=rows,
         symbols=tuple(reader.symbols),
         first=moment(first),
-        last=moment(last),
+        last=moment(last + 999),
         bar=reader.bar,
         sha256=digest,
     )
@@ -129,9 +132,22 @@ def tables(source: Source) -> Iterator[pa.Table]:
 
 
 def truncate(source: Source, cut: datetime, target: Path) -> int:
-    """Copy the rows of `source` that are known at `cut` to `target`, in the file's own format; return how many."""
+    """Copy the rows of `source` that are known at `cut` to `target`, in the file's own format; return how many.
+
+    Args:
+        cut: naive UTC.
+        target: written only where there are rows.
+
+    Raises:
+        DataError: the file cannot be used, as far as it was read.
+    """
     until = np.datetime64(cut, "ns").astype(np.int64)
-    rows = sum(int(np.count_nonzero(_ints(table["time"]) <= until)) for table in tables(source))
+    rows = 0
+    for table in tables(source):
+        known = int(np.searchsorted(_ints(table["time"]), until, "right"))
+        rows += known
+        if known < table.num_rows:
+            break
     if rows:
         raw.copy_rows(raw.locate(source.path), rows, target)
     return rows
@@ -143,20 +159,24 @@ class Reader:
     def __init__(self, source: Source) -> None:
         self.path = raw.locate(source.path)
         self._source = source
-        self._batches = raw.batches(self.path, TABLE_ROWS)
         self._names = raw.column_names(self.path)
         self.kind = self._kind()
         self._columns = {name: self._find(name) for name in self._needed()}
+        self._batches = raw.batches(self.path, TABLE_ROWS, list(dict.fromkeys(self._columns.values())))
         self.bar = self._bar()
         self.symbols: dict[str, int] = {}  # symbol -> last bar's close, ns
+        self._renamed = ""  # what the rows call the symbol that the source names otherwise
         self._rows = 0
-        self._last_time = np.iinfo(np.int64).min
+        self._last_time = _NEVER
 
     def tables(self) -> Iterator[pa.Table]:
         for batch in self._batches:
-            if batch.num_rows:
-                yield self._canonical(batch)
-                self._rows += batch.num_rows
+            try:
+                table = self._canonical(batch)
+            except UnicodeDecodeError as exc:
+                raise DataError(f"{self._source.path}, after row {self._rows}: want text in UTF-8, was {exc}") from None
+            yield table
+            self._rows += batch.num_rows
 
     def _kind(self) -> str:
         if self._source.kind != "auto":
@@ -171,33 +191,39 @@ class Reader:
 
     def _needed(self) -> list[str]:
         needed = ["time", *_WANTED[self.kind]]
-        if not self._source.symbol and self._lookup("symbol"):
+        if self._lookup("symbol"):
             needed.append("symbol")
         if self.kind == "bars":
             needed += [name for name in ("volume",) if self._lookup(name)]
-            if self._canonical_bars():
+            if self._says_both():
                 needed.append("open_time")
         return needed
 
-    def _canonical_bars(self) -> bool:
+    def _says_both(self) -> bool:
         """Whether the file says of every bar both when it opened and when it was known."""
-        time = self._lookup("time")
-        return bool(self._lookup("open_time")) and time != self._lookup("open_time") and not self._source.bar
+        opened = self._lookup("open_time")
+        return opened is not None and opened != self._lookup("time")
 
     def _lookup(self, name: str) -> str | None:
         mapped = self._source.columns.get(name)
         if mapped is not None:
-            return mapped if mapped in self._names else None
+            if mapped not in self._names:
+                raise DataError(
+                    f"{self._source.path} has no column {mapped!r} for the {name}; it has {', '.join(self._names)}"
+                )
+            return mapped
         lower = {column.lower(): column for column in reversed(self._names)}
         return next((lower[known] for known in _NAMES[name] if known in lower), None)
 
     def _find(self, name: str) -> str:
         column = self._lookup(name)
         if column is None:
-            wanted = self._source.columns.get(name) or " or ".join(_NAMES[name])
             raise DataError(
-                f"{self._source.path} has no column {wanted!r} for the {name}; it has {', '.join(self._names)}"
+                f"{self._source.path} has no column for the {name}: want {' or '.join(_NAMES[name])}, or a [columns]"
+                f" map; it has {', '.join(self._names)}"
             )
+        if self._names.count(column) > 1:
+            raise DataError(f"{self._source.path} has {self._names.count(column)} columns {column!r}, want one")
         return column
 
     def _bar(self) -> timedelta | None:
@@ -217,72 +243,94 @@ class Reader:
         self._check_order(time)
         if self.kind == "bars":
             self._check_spacing(time, open_time, symbol)
-            _check_bars(self, values)
+            self._check_bars(values)
             columns["open_time"] = _stamps(open_time)
             values.setdefault("volume", np.zeros(len(time)))
-        elif self.kind == "trades":
-            self._register(symbol)
-            self._refuse(~(values["price"] > 0.0), values["price"], "a positive price")
-            self._refuse(~(values["size"] > 0.0), values["size"], "a positive size")
-        else:
-            self._register(symbol)
         self._last_time = int(time[-1])
         return pa.table(columns | values)
 
     def _times(self, batch: pa.RecordBatch) -> tuple[Ints, Ints]:
         """When each row is known, and when its bar opened (the same where there is no bar)."""
-        column = batch.column(self._columns["time"])
-        zone, shift = self._source.time_zone, timedelta()
-        if self.bar is not None and self._source.stamp == "open" and "open_time" not in self._columns:
-            shift = self.bar
+        column, zone = batch.column(self._columns["time"]), self._source.time_zone
         where = (self._source.path, self._rows)
-        time = to_utc(column, zone, shift, where)
+        stamped = to_utc(column, zone, timedelta(), where)
         if "open_time" in self._columns:
             open_time = to_utc(batch.column(self._columns["open_time"]), zone, timedelta(), where)
-            self._refuse(open_time >= time, _stamps(open_time), "an open_time before the time")
-            shortest = timedelta(microseconds=int((time - open_time).min()) // 1000)
-            self.bar = shortest if self.bar is None else min(self.bar, shortest)
-        elif shift:
-            open_time = to_utc(column, zone, timedelta(), where)
-        else:
-            open_time = time - (self.bar // timedelta(microseconds=1) * 1000 if self.bar else 0)
-        return time, open_time
+            self._refuse(open_time >= stamped, _stamps(open_time), "an open_time before the time")
+            if self.bar is None:
+                lengths, counts = np.unique(stamped - open_time, return_counts=True)
+                self.bar = timedelta(microseconds=int(lengths[np.argmax(counts)]) // 1000)
+            return stamped, open_time
+        if self.bar is None:
+            return stamped, stamped
+        if self._source.stamp == "open":
+            return to_utc(column, zone, self.bar, where), stamped
+        return stamped, to_utc(column, zone, -self.bar, where)
 
     def _symbol(self, batch: pa.RecordBatch) -> pa.Array:
-        if "symbol" in self._columns:
-            symbol = batch.column(self._columns["symbol"]).cast(pa.string())
-            if symbol.null_count:
-                row = self._rows + pc.index(symbol.is_null(), True).as_py() + 1
-                raise DataError(f"{self._source.path}, row {row}: want a symbol, was empty")
-            return symbol
-        return pa.repeat(self._source.symbol or name_of(self.path), batch.num_rows)
+        """Whose each row is."""
+        if "symbol" not in self._columns:
+            names = [self._source.symbol or name_of(self.path)]
+            symbol = pa.repeat(names[0], batch.num_rows)
+        else:
+            column = batch.column(self._columns["symbol"])
+            try:
+                symbol = column.cast(pa.string())
+            except pa.ArrowException:
+                raise self._wrong(0, "a symbol", column[0]) from None
+            names = symbol.unique().to_pylist()
+            if self._source.symbol:
+                self._check_one(symbol, names)
+                names = [self._source.symbol]
+                symbol = pa.repeat(names[0], batch.num_rows)
+        for name in names:
+            if name is None or not name.strip():
+                raise self._wrong(symbol.to_pylist().index(name), "a symbol", None)
+            self.symbols.setdefault(name, _NEVER)
+        return symbol
+
+    def _check_one(self, symbol: pa.Array, names: list[str | None]) -> None:
+        """One name for all rows must not melt two symbols into one. Rows without a symbol may be of any."""
+        for name in names:
+            self._renamed = self._renamed or name or ""
+            if name and name != self._renamed:
+                wanted = f"only rows of {self._renamed}, because the symbol was set to {self._source.symbol}"
+                raise self._wrong(symbol.to_pylist().index(name), wanted, name)
 
     def _numbers(self, batch: pa.RecordBatch, name: str) -> Floats:
-        """A column as finite floats."""
-        column = batch.column(self._columns[name])
+        """A column as finite floats, of the sign that its name allows."""
+        title = self._columns[name]
+        column, wanted = batch.column(title), f"a number in {title!r}"
+        if column.null_count:
+            raise self._wrong(pc.index(column.is_null(), True).as_py(), wanted, None)
         try:
-            numbers = column.cast(pa.float64())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise DataError(
-                f"{self._source.path}: want numbers in column {self._columns[name]!r}, was {column.type}"
-                f" such as {column[0].as_py()!r}"
-            ) from None
-        values = numbers.to_numpy(zero_copy_only=False)
-        self._refuse(~np.isfinite(values), values, f"a number in {self._columns[name]!r}")
+            values = _floats(column)
+        except pa.ArrowException:
+            i = first_refused(column, _floats)
+            raise self._wrong(i, wanted, column[i]) from None
+        low, high = values.min(), values.max()  # NaN where there is one
+        if not -np.inf < low <= high < np.inf:
+            self._refuse(~np.isfinite(values), values, wanted)
+        if name == "volume" and low < 0.0:
+            self._refuse(values < 0.0, values, "a volume of zero or more")
+        if name not in ("volume", "value") and low <= 0.0:
+            self._refuse(values <= 0.0, values, f"a positive {name}")
         return values
 
     def _check_order(self, time: Ints) -> None:
         before = np.concatenate(([self._last_time], time[:-1]))
-        late = np.flatnonzero(time < before)
-        if late.size:
-            i = int(late[0])
-            raise DataError(
-                f"{self._source.path}, row {self._rows + i + 1}: want times in order, was {moment(int(time[i]))}"
-                f" after {moment(int(before[i]))}"
-            )
+        late = time < before
+        if late.any():
+            i = int(np.argmax(late))
+            raise self._wrong(i, f"times in order, after {moment(int(before[i]))}", moment(int(time[i])))
 
     def _check_spacing(self, time: Ints, open_time: Ints, symbol: pa.Array) -> None:
-        """A symbol has one bar a time, and no bar opens before the one before it was known."""
+        """A symbol has one bar a time, and no bar opens before the one before it was known.
+
+        Bars that overlap are too long, and then known too late. A session's last, shorter bar with an extended
+        session right behind it overlaps too: a file of such bars must say itself when each was known, by both a time
+        and an open_time.
+        """
         encoded = symbol.dictionary_encode()
         codes = encoded.indices.to_numpy(zero_copy_only=False)
         names = encoded.dictionary.to_pylist()
@@ -291,60 +339,67 @@ class Reader:
         before = np.empty_like(time)
         before[order[1:]] = time[order[:-1]]
         for code, name in enumerate(names):
-            before[order[starts[code]]] = self.symbols.get(name, np.iinfo(np.int64).min)
-        same = np.flatnonzero(time == before)
-        if same.size:
-            i = int(same[0])
-            raise DataError(
-                f"{self._source.path}, row {self._rows + i + 1}: want one bar of {symbol[i]} a time,"
-                f" was a second one known at {moment(int(time[i]))}"
-            )
+            before[order[starts[code]]] = self.symbols[name]
+        same = time == before
+        if same.any():
+            i = int(np.argmax(same))
+            raise self._wrong(i, f"one bar of {symbol[i]} a time", f"a second one known at {moment(int(time[i]))}")
         # A day that the clocks change is an hour short where bars are stamped in UTC.
         slack = 3_600_000_000_000 if self.bar is not None and self.bar >= timedelta(days=1) else 0
-        overlap = np.flatnonzero(open_time + slack < before)
-        if overlap.size:
-            i = int(overlap[0])
-            raise DataError(
-                f"{self._source.path}, row {self._rows + i + 1}: the bar of {symbol[i]} opens at"
-                f" {moment(int(open_time[i]))}, before the last one closed at {moment(int(before[i]))};"
-                f" is a bar really {self._source.bar} long?"
+        overlap = open_time + slack < before
+        if overlap.any():
+            i = int(np.argmax(overlap))
+            raise self._wrong(
+                i,
+                f"a bar of {symbol[i]} that opens after the last one closed at {moment(int(before[i]))}",
+                f"one that opens at {moment(int(open_time[i]))}; is a bar really {self.bar} long?",
             )
         ends = np.append(starts[1:], len(order)) - 1
         for code, name in enumerate(names):
             self.symbols[name] = int(time[order[ends[code]]])
 
-    def _register(self, symbol: pa.Array) -> None:
-        for name in symbol.unique().to_pylist():
-            self.symbols.setdefault(name, 0)
+    def _check_bars(self, values: dict[str, Floats]) -> None:
+        high, low = values["high"], values["low"]
+        self._refuse(high < low, high, "a high not below the low")
+        room = high * _RELATIVE
+        for name in ("open", "close"):
+            outside = (values[name] > high + room) | (values[name] < low - room)
+            self._refuse(outside, values[name], f"the {name} between low and high")
 
     def _refuse(self, bad: npt.NDArray[np.bool_], values: Any, wanted: str) -> None:
-        """Raise a DataError for the first row that is `bad`."""
+        """Raise for the first row that is `bad`."""
         if bad.any():
             i = int(np.argmax(bad))
-            raise DataError(f"{self._source.path}, row {self._rows + i + 1}: want {wanted}, was {values[i]}")
+            raise self._wrong(i, wanted, values[i])
+
+    def _wrong(self, i: int, wanted: str, came: Any) -> DataError:
+        """What is wrong with row `i` of the batch at hand."""
+        shown = "empty" if came is None else came
+        return DataError(f"{self._source.path}, row {self._rows + i + 1}: want {wanted}, was {shown}")
 
 
 def name_of(path: Path) -> str:
     """A symbol from a file name: AAPL from AAPL_1h.csv.gz."""
-    stem = path.name.split(".")[0]
-    return re.sub(r"[_-]\d+(ms|s|m|h|d|w)$", "", stem)
+    return re.sub(r"[_-]\d+(ms|s|m|h|d|w|wk|mo)$", "", raw.stem(path))
 
 
-def _check_bars(reader: Reader, values: dict[str, Floats]) -> None:
-    high, low = values["high"], values["low"]
-    for name in _WANTED["bars"]:
-        reader._refuse(~(values[name] > 0.0), values[name], f"a positive {name}")
-    reader._refuse(high < low, high, "a high not below the low")
-    room = high * _RELATIVE
-    for name in ("open", "close"):
-        outside = (values[name] > high + room) | (values[name] < low - room)
-        reader._refuse(outside, values[name], f"a {name} between low and high")
-    if "volume" in values:
-        reader._refuse(values["volume"] < 0.0, values["volume"], "a volume of zero or more")
+def _floats(column: Any) -> Floats:
+    """Numbers, or text that spells numbers, as floats.
+
+    Raises:
+        ArrowException: something else.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_boolean(column.type):
+        raise pa.ArrowInvalid("a boolean is no number")
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.utf8_trim_whitespace(column)
+    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # unsafe: whole numbers beyond 2**53
 
 
 def _stamps(time: Ints) -> pa.Array:
-    return pa.array(time, pa.timestamp("ns", "UTC"))
+    return pa.array(time).view(pa.timestamp("ns", "UTC"))
 
 
 def _ints(column: Any) -> Ints:

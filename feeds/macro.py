@@ -1,6 +1,6 @@
 """Macro series as point-in-time files: what was known, and when it could be known.
 
-    python -m feeds.macro ^VIX ^TNX --start 2024-01-01
+    python -m feeds.macro ^VIX ^TNX --start 2024-01-01 >> mine.toml
 
 A point has two times. `observed` is the end of the period that it speaks of; `time` is when a desk could have had it,
 and the only one that a graph may act on. The series here are market prices from Yahoo (an index, a yield in percent, a
@@ -119,7 +119,8 @@ def main(argv: Sequence[str] | None = None, *, session: Any = None, now: datetim
 
     def work() -> None:
         path = _write(config, session, now or datetime.now(UTC))
-        print(f"{path}: {pq.read_metadata(path).num_rows} points of {', '.join(config.series)}")
+        print(f"# {path}: {pq.read_metadata(path).num_rows} points of {', '.join(config.series)}; for a config:")
+        print(f"[[macro]]\npath = {json.dumps(str(path), ensure_ascii=False)}")
 
     return yahoo.exit_code(work)
 

@@ -1,10 +1,9 @@
 """Parquet, Arrow and CSV files as record batches, whatever is in them."""
 
-import gzip
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -13,7 +12,13 @@ import pyarrow.parquet as pq
 from feeds.errors import DataError
 
 _PROJECT = Path(__file__).parent.parent
-_CSV_BLOCK = 4 << 20  # bytes
+_CSV = (".csv", ".csv.gz")
+_ARROW = (".arrow", ".feather", ".ipc")
+_BLOCK_BYTES = 4 << 20  # of CSV read at once, and the longest line
+_BUFFER_BYTES = 1 << 20  # of a Parquet column read at once, so that a large row group is not held whole
+_COPY_ROWS = 65_536
+# pyarrow raises any of these on bytes that are not what the file's name says.
+_BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 def locate(path: str | Path) -> Path:
@@ -22,6 +27,8 @@ def locate(path: str | Path) -> Path:
     Raises:
         DataError: no such file, a folder, or a file without a byte.
     """
+    if not str(path):
+        raise DataError("the path of a data file is empty")
     for found in (Path(path), _PROJECT / path):
         if found.is_dir():
             raise DataError(f"{path} is a folder, want a file")
@@ -32,125 +39,145 @@ def locate(path: str | Path) -> Path:
     raise DataError(f"data file {path} does not exist")
 
 
-def batches(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+def stem(path: Path) -> str:
+    """The name without the ending that says the format: BRK.B_1h from BRK.B_1h.csv.gz."""
+    return path.name[: -len(_ending(path))]
+
+
+def batches(path: Path, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The file's rows in batches of at most `rows`, read as a stream.
+
+    The cells of a CSV file are strings, or null where nothing is written: what the first block looks like must not
+    decide what a later one may hold.
+
+    Args:
+        columns: the only ones to read; None: all.
 
     Raises:
         DataError: not a file of the kind that its name says.
     """
     try:
-        for batch in _open(path, rows):
+        for batch in _read(path, rows, columns):
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows)
-    except (pa.ArrowException, OSError) as exc:
+    except _BROKEN as exc:
         raise _unreadable(path, exc) from None
 
 
 def column_names(path: Path) -> list[str]:
     """The names of the columns; DataError as `batches`."""
+    ending = _ending(path)
     try:
-        if _is_csv(path):
-            with pa.csv.open_csv(_bytes(path)) as reader:
+        if ending in _CSV:
+            ragged_rows_wait = pa.csv.ParseOptions(invalid_row_handler=lambda row: "skip")
+            with _csv_bytes(path) as text, pa.csv.open_csv(text, parse_options=ragged_rows_wait) as reader:
                 return list(reader.schema.names)
-        if path.suffix == ".parquet":
+        if ending == ".parquet":
             return list(pq.read_schema(path).names)
-        with _ipc(path) as reader:
-            return list(reader.schema.names)
-    except (pa.ArrowException, OSError) as exc:
+        with pa.memory_map(str(path)) as file:
+            return list(_ipc(file).schema.names)
+    except _BROKEN as exc:
         raise _unreadable(path, exc) from None
 
 
 def copy_rows(path: Path, rows: int, target: Path) -> None:
-    """Write the first `rows` rows of a file to `target` in the same format."""
-    if _is_csv(path):
-        _copy_lines(path, rows, target)
-        return
-    left = rows
-    parts = []
-    for batch in _open(path, 65_536):
-        parts.append(batch.slice(0, left))
-        left -= parts[-1].num_rows
-        if left == 0:
-            break
-    table = pa.Table.from_batches(parts)
-    if path.suffix == ".parquet":
-        pq.write_table(table, target)
-        return
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-
-
-def _copy_lines(path: Path, rows: int, target: Path) -> None:
-    left = rows + 1  # and the header
-    with _text(path, "rb") as lines, _text(target, "wb") as out:
-        for line in lines:
-            if line.strip():
-                out.write(line)
-                left -= 1
-            if left == 0:
+    """Write the first `rows` rows of a file, one or more, to `target` in the same format."""
+    with ExitStack() as stack:
+        writer = None
+        for batch in _read(path, _COPY_ROWS, None):
+            writer = writer or stack.enter_context(_writer(path, target, batch.schema, stack))
+            part = batch.slice(0, rows)
+            writer.write_batch(part)
+            rows -= part.num_rows
+            if rows == 0:
                 return
 
 
-def _is_csv(path: Path) -> bool:
-    return path.name.endswith((".csv", ".csv.gz"))
+def _writer(path: Path, target: Path, schema: pa.Schema, stack: ExitStack) -> Any:
+    """What writes batches to `target` as they are in `path`."""
+    ending = _ending(path)
+    if ending == ".parquet":
+        return pq.ParquetWriter(target, schema)
+    compression = "gzip" if ending == ".csv.gz" else None
+    sink = stack.enter_context(pa.output_stream(str(target), compression=compression))
+    if ending in _CSV:
+        return pa.csv.CSVWriter(sink, schema, write_options=pa.csv.WriteOptions(quoting_style="needed"))
+    with pa.memory_map(str(path)) as file:
+        as_file = isinstance(_ipc(file), pa.RecordBatchFileReader)
+    return pa.ipc.new_file(sink, schema) if as_file else pa.ipc.new_stream(sink, schema)
 
 
-def _text(path: Path, mode: str) -> IO[bytes]:
-    return gzip.open(path, mode) if path.suffix == ".gz" else path.open(mode)  # type: ignore[return-value]
+def _ending(path: Path) -> str:
+    """The format, as the end of the file's name."""
+    for ending in (*_CSV, *_ARROW, ".parquet"):
+        if path.name.lower().endswith(ending):
+            return ending
+    raise DataError(f"{path}: want .parquet, .arrow, .feather, .csv or .csv.gz, was {path.suffix or 'no ending'}")
 
 
-def _bytes(path: Path) -> Any:
-    return pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None)
-
-
-def _open(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
-    if _is_csv(path):
-        # Times stay strings: they are parsed strictly, in feeds.times.
-        names = column_names(path)
-        numbers = pa.csv.ConvertOptions(
-            timestamp_parsers=[], column_types=_string_times(path, names), strings_can_be_null=True
-        )
-        with pa.csv.open_csv(
-            _bytes(path), read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK), convert_options=numbers
-        ) as reader:
-            yield from reader
-    elif path.suffix == ".parquet":
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=rows)
-    elif path.suffix in (".arrow", ".feather", ".ipc"):
-        with _ipc(path) as reader:
-            if isinstance(reader, pa.RecordBatchFileReader):
-                yield from (reader.get_batch(i) for i in range(reader.num_record_batches))
-            else:
-                yield from reader
+def _read(path: Path, rows: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    ending = _ending(path)
+    if ending in _CSV:
+        yield from _read_csv(path, columns)
+    elif ending == ".parquet":
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
+            yield from file.iter_batches(batch_size=rows, columns=columns)
     else:
-        raise DataError(f"{path}: want .parquet, .arrow, .feather, .csv or .csv.gz, was {path.suffix or 'no ending'}")
+        with pa.memory_map(str(path)) as file:
+            reader = _ipc(file)
+            numbered = isinstance(reader, pa.RecordBatchFileReader)
+            for batch in map(reader.get_batch, range(reader.num_record_batches)) if numbered else reader:
+                batch.validate(full=True)  # offsets that point outside the file would end the process
+                yield batch.select(columns) if columns is not None else batch
 
 
-def _string_times(path: Path, names: list[str]) -> dict[str, pa.DataType]:
-    """Columns that pyarrow would turn into dates, as strings; numbers as numbers in every block."""
-    with pa.csv.open_csv(_bytes(path)) as reader:
-        schema = reader.schema
-    kept = {}
-    for name in names:
-        kind = schema.field(name).type
-        if pa.types.is_temporal(kind):
-            kept[name] = pa.string()
-        elif pa.types.is_integer(kind) and name.lower() not in _EPOCH_NAMES:
-            kept[name] = pa.float64()  # a later block may hold 1.5
-    return kept
+def _read_csv(path: Path, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    ragged = []
+
+    def refuse(row: Any) -> str:
+        ragged.append(row)
+        return "error"
+
+    strings = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(columns if columns is not None else column_names(path), pa.string()),
+        include_columns=columns,
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    try:
+        with (
+            _csv_bytes(path) as text,
+            pa.csv.open_csv(
+                text,
+                read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),  # threads count no rows
+                parse_options=pa.csv.ParseOptions(invalid_row_handler=refuse),
+                convert_options=strings,
+            ) as reader,
+        ):
+            yield from reader
+    except pa.ArrowInvalid:
+        if not ragged:
+            raise
+        row = ragged[0]
+        raise DataError(
+            f"{path}, row {row.number - 1}: want {row.expected_columns} cells, were {row.actual_columns}:"
+            f" {row.text[:80]}"
+        ) from None
 
 
-_EPOCH_NAMES = ("time", "timestamp", "datetime", "open_time", "event_time", "close_time")
+def _csv_bytes(path: Path) -> Any:
+    return pa.input_stream(str(path), compression="gzip" if _ending(path) == ".csv.gz" else None)
 
 
-def _ipc(path: Path) -> Any:
-    source = pa.memory_map(str(path))
-    with suppress(pa.ArrowInvalid):
-        return pa.ipc.open_file(source)
-    source.seek(0)
-    return pa.ipc.open_stream(source)
+def _ipc(file: Any) -> Any:
+    """A reader of the file format or, where it is not that, of the stream format."""
+    try:
+        return pa.ipc.open_file(file)
+    except pa.ArrowInvalid:
+        file.seek(0)
+        return pa.ipc.open_stream(file)
 
 
 def _unreadable(path: Path, exc: Exception) -> DataError:
-    return DataError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {str(exc).splitlines()[0]}")
+    reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+    return DataError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {reason}")

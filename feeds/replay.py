@@ -7,7 +7,7 @@ be stops the run with a DataError.
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import csp
 import numpy as np
@@ -18,6 +18,8 @@ from csp.adapters.parquet import ParquetReader
 from feeds.events import Bar, MacroPoint, Trade
 from feeds.files import Source, tables
 from feeds.streams import by_symbol
+
+T = TypeVar("T")
 
 _BAR = {"time": "event_time"} | {n: n for n in ("symbol", "open_time", "open", "high", "low", "close", "volume")}
 _TRADE = {"time": "event_time"} | {n: n for n in ("symbol", "price", "size")}
@@ -50,7 +52,7 @@ def macro_points(source: Source) -> ts[MacroPoint]:
 
 
 @csp.node
-def pace(event: ts["T"], speed: float) -> ts["T"]:
+def pace(event: ts[T], speed: float) -> ts[T]:
     """Hold the engine back to `speed` times real time. An edge: the wall clock is read here, and changes no result.
 
     Args:

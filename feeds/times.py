@@ -1,9 +1,9 @@
 """Times of a file as nanoseconds UTC, strictly: nothing is guessed that could shift a bar."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,16 @@ import pyarrow.compute as pc
 from feeds.errors import DataError
 
 _UNITS = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_LENGTH = re.compile(r"(\d+)(ms|s|m|h|d|w)")
-_OFFSET = r"\d(Z|[+-]\d\d:?(\d\d)?)$"
-# Epoch counts tell their unit by their size: 1e8..1e11 seconds are the years 1973 to 5138, and so on by thousands.
-_EPOCH_UNITS = ((1e11, 1_000_000_000), (1e14, 1_000_000), (1e17, 1_000), (np.inf, 1))
+_LENGTH = re.compile(r"(\d{1,8})(ms|s|m|h|d|w)")
+_LONGEST = timedelta(days=366)
+_DAY = timedelta(days=1)
+_OFFSET = r":.*\d(Z|[+-]\d\d:?(\d\d)?)$"  # after a time of day: the -22 of 2009-05-22 is none
+# A count since 1970 tells its unit by its size: in each of them the years 1973 to 2255 have the same digits.
+_EPOCH_NS = (10**17, 9 * 10**18)
+_EPOCH_UNITS = (1_000_000_000, 1_000_000, 1_000, 1)  # nanoseconds of s, ms, us, ns
+_YEARS = (1700, 2200)  # well inside csp's range, which is that of int64 nanoseconds
+_FIRST_NS, _LAST_NS = (np.datetime64(str(year), "ns").astype(np.int64) for year in _YEARS)
+_NS_UTC = pa.timestamp("ns", "UTC")
 
 Ints = npt.NDArray[np.int64]
 
@@ -25,114 +31,162 @@ def bar_length(text: str) -> timedelta:
     """The length of a bar from words such as 30s, 5m, 1h, 1d.
 
     Raises:
-        ValueError: anything else.
+        ValueError: anything else, zero, or more than 366 days.
     """
     match = _LENGTH.fullmatch(text)
-    if match is None or int(match[1]) == 0:
-        raise ValueError(f"a bar length is a number and one of {', '.join(_UNITS)}, such as 5m or 1h, was {text!r}")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    length = timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else timedelta()
+    if not timedelta() < length <= _LONGEST:
+        raise ValueError(
+            f"a bar length is a number and one of {', '.join(_UNITS)}, such as 5m or 1h, at most 366d, was {text!r}"
+        )
+    return length
 
 
 def moment(time_ns: int) -> datetime:
-    """Nanoseconds since 1970 as naive UTC, to the microsecond."""
-    return datetime.fromtimestamp(time_ns // 1_000_000_000, UTC).replace(tzinfo=None) + timedelta(
-        microseconds=time_ns % 1_000_000_000 // 1_000
-    )
+    """Nanoseconds since 1970 as naive UTC; what is left of a microsecond is cut off."""
+    return datetime(1970, 1, 1) + timedelta(microseconds=time_ns // 1_000)
 
 
 def to_utc(column: Any, zone: str, shift: timedelta, where: tuple[str, int]) -> Ints:
     """A time column as int64 nanoseconds UTC.
 
     Args:
-        column: timestamps, dates, ISO 8601 strings, or integers since 1970 in s, ms, us or ns.
+        column: timestamps, dates, ISO 8601 strings, or integers since 1970 in s, ms, us or ns (from 1973 on, where
+            their size tells which); at least one row.
         zone: time zone of times that carry none; "" refuses them.
         shift: added to every time. Whole days are added on the local clock, so that a day that the clocks change
-            still ends at midnight.
+            still ends at midnight; where they skip or repeat that midnight, at the later reading.
         where: (path, rows before this column), for messages.
 
     Raises:
-        DataError: a missing, naive, mixed, non-existent, ambiguous or unreadable time.
+        DataError: a missing, naive, mixed, non-existent, ambiguous or unreadable time, or one outside 1700 to 2200.
     """
     path, rows = where
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if column.null_count:
         raise DataError(f"{path}, row {rows + _first(column.is_null())}: want a time, was empty")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if pa.types.is_integer(column.type):
-        return _epoch(column) + _nanoseconds(shift)
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
         column = _parse(column.cast(pa.string()), where)
-    if pa.types.is_date(column.type):
-        column = column.cast(pa.timestamp("s"))
+    elif pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("ms"))
+    if pa.types.is_integer(column.type):
+        return _in_range(_epoch(column, where), where) + _nanoseconds(shift)
     if not pa.types.is_timestamp(column.type):
         raise DataError(f"{path}: want times, was a column of {column.type} such as {column[0].as_py()!r}")
-    if column.type.tz is not None:
-        return _ints(column.cast(pa.timestamp("ns", "UTC"))) + _nanoseconds(shift)
-    local = column.cast(pa.timestamp("ns"))
-    whole_days = shift % timedelta(days=1) == timedelta()
-    if whole_days:
-        local = pc.add(local, pa.scalar(shift, pa.duration("ns")))
-    return _localize(local, zone, where) + (0 if whole_days else _nanoseconds(shift))
+    aware = column.type.tz is not None
+    time = _in_range(_ints(_cast(column, _NS_UTC if aware else pa.timestamp("ns"), where)), where)
+    if aware:
+        return time + _nanoseconds(shift)
+    if shift % _DAY:
+        return _localize(time, zone, False, where) + _nanoseconds(shift)
+    return _localize(time + _nanoseconds(shift), zone, bool(shift), where)
 
 
-def _localize(local: Any, zone: str, where: tuple[str, int]) -> Ints:
-    """Naive local times as nanoseconds UTC."""
-    path, rows = where
-    if not zone:
-        raise DataError(
-            f"{path}, row {rows + 1}: the time {local[0].as_py()} has no time zone; say which one it is in, such as"
-            " time_zone = 'UTC'"
-        )
-    try:
-        ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise DataError(f"{path}: unknown time zone {zone!r}; want a name such as 'UTC' or 'America/New_York'") from None
-    try:
-        return _ints(pc.assume_timezone(local, zone))
-    except pa.ArrowInvalid as exc:
-        raise DataError(
-            f"{path}: a time does not name one instant in {zone}, because the clocks change: {exc}; want times in UTC"
-        ) from None
+def first_refused(column: Any, convert: Callable[[Any], Any]) -> int:
+    """Position of the first value that makes `convert` raise; there must be one."""
+    low, high = 0, len(column)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            convert(column.slice(low, middle - low))
+            low = middle
+        except pa.ArrowException:
+            high = middle
+    return low
 
 
 def _parse(text: Any, where: tuple[str, int]) -> Any:
-    """ISO 8601 strings as timestamps, with a zone when all of them carry an offset."""
+    """Strings as integers where they are digits, else as timestamps, with a zone when all of them carry an offset."""
     path, rows = where
+    if text[0].as_py().isdecimal():
+        return _cast(text, pa.int64(), where)
     with_offset = pc.match_substring_regex(text, _OFFSET)
-    timed = pc.match_substring(text, ":")
-    with_offset = pc.and_(with_offset, timed)  # the -22 of 2009-05-22 is no offset
     count = pc.sum(with_offset).as_py()
     if 0 < count < len(text):
         odd = _first(with_offset if count * 2 < len(text) else pc.invert(with_offset))
         raise DataError(f"{path}, row {rows + odd}: some times carry an offset and some do not, was {text[odd - 1]}")
+    return _cast(text, _NS_UTC if count else pa.timestamp("ns"), where)
+
+
+def _cast(column: Any, kind: pa.DataType, where: tuple[str, int]) -> Any:
     try:
-        if count:
-            return text.cast(pa.timestamp("ns", "UTC"))
-        return text.cast(pa.timestamp("ns"))
+        return column.cast(kind)
     except pa.ArrowInvalid:
-        bad = next(i for i, value in enumerate(text) if not _parses(value, bool(count)))
+        path, rows = where
+        bad = first_refused(column, lambda part: part.cast(kind))
         raise DataError(
-            f"{path}, row {rows + bad + 1}: want a time such as 2024-01-02 14:30:00, was {text[bad].as_py()!r}"
+            f"{path}, row {rows + bad + 1}: want a time such as 2024-01-02 14:30:00, was {_shown(column, bad)!r}"
         ) from None
 
 
-def _parses(value: Any, zoned: bool) -> bool:
+def _localize(local_ns: Ints, zone: str, later: bool, where: tuple[str, int]) -> Ints:
+    """Naive local times as nanoseconds UTC.
+
+    Args:
+        later: take the later reading of a time that the clocks skip or repeat; otherwise refuse it.
+    """
+    path, rows = where
+    local = pa.array(local_ns).view(pa.timestamp("ns"))
+    if not zone:
+        raise DataError(
+            f"{path}, row {rows + 1}: the time {_shown(local, 0)} has no time zone; say which one it is in, such as"
+            " time_zone = 'UTC'"
+        )
     try:
-        value.cast(pa.timestamp("ns", "UTC" if zoned else None))
+        pc.assume_timezone(pa.scalar(datetime(2020, 7, 1, 12), pa.timestamp("ns")), zone)
     except pa.ArrowInvalid:
-        return False
-    return True
+        raise DataError(
+            f"{path}: unknown time zone {zone!r}; want a name such as 'UTC' or 'America/New_York'"
+        ) from None
+    reading = "latest" if later else "raise"
+
+    def assume(times: Any) -> Any:
+        return pc.assume_timezone(times, zone, ambiguous=reading, nonexistent=reading)
+
+    try:
+        return _ints(assume(local))
+    except pa.ArrowInvalid:
+        bad = first_refused(local, assume)
+        raise DataError(
+            f"{path}, row {rows + bad + 1}: want times that name one instant, was {_shown(local, bad)}, which the"
+            f" clocks of {zone} skip or repeat; want times in UTC or with an offset"
+        ) from None
 
 
-def _epoch(column: Any) -> Ints:
-    counts = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    largest = float(np.abs(counts).max()) if len(counts) else 0.0
-    return counts * next(factor for limit, factor in _EPOCH_UNITS if largest < limit)
+def _epoch(column: Any, where: tuple[str, int]) -> Ints:
+    """Counts since 1970 in nanoseconds; the first tells the unit of all."""
+    path, rows = where
+    counts = _ints(_cast(column, pa.int64(), where))
+    low, high = _EPOCH_NS
+    unit = next((ns for ns in _EPOCH_UNITS if low <= int(counts[0]) * ns < high), 1)
+    odd = (counts < low // unit) | (counts >= high // unit)
+    if odd.any():
+        i = int(np.argmax(odd))
+        raise DataError(
+            f"{path}, row {rows + i + 1}: want a time as text, or all as counts since 1970 in one of s, ms, us and ns"
+            f" (from 1973 on), was {counts[i]}"
+        )
+    return counts * unit
+
+
+def _in_range(time: Ints, where: tuple[str, int]) -> Ints:
+    if time.min() < _FIRST_NS or time.max() >= _LAST_NS:
+        path, rows = where
+        i = int(np.argmax((time < _FIRST_NS) | (time >= _LAST_NS)))
+        first, last = _YEARS
+        raise DataError(f"{path}, row {rows + i + 1}: want a time from {first} to {last}, was {moment(int(time[i]))}")
+    return time
 
 
 def _first(mask: Any) -> int:
     """1-based position of the first true."""
     return int(pc.index(mask, True).as_py()) + 1
+
+
+def _shown(column: Any, row: int) -> str:
+    """A time as text; Python has no word for years after 9999."""
+    return str(column.slice(row, 1).cast(pa.string())[0])
 
 
 def _ints(column: Any) -> Ints:

@@ -1,20 +1,11 @@
 """Bars from Yahoo Finance, through yfinance, into a Parquet cache that replay reads.
 
-    python -m feeds.yahoo AAPL MSFT --interval 1h --start 2026-01-01
+    python -m feeds.yahoo AAPL MSFT --interval 1h --start 2026-01-01 > mine.toml
+    python run_backtest.py --config mine.toml
 
-One file a symbol and interval, with the columns of `SCHEMA`. What the figures mean:
-
-- **Prices are adjusted for splits, not for dividends**: what yfinance calls `auto_adjust=False`. A dividend-adjusted
-  price was never traded, so a fill at it would be fiction. Volume is adjusted for splits as well.
-- **`time` is the close**, when the bar was known; `open_time` is its start. An intraday bar that the end of its session
-  cuts short closes with the session. A daily bar of a US stock runs from the session's open to its close; elsewhere,
-  where the closing auction or the fixing comes at an hour of its own, it runs from midnight to the next midnight of the
-  exchange, which is late and never early. Weekly and monthly bars close at midnight after their last day, a 5d bar when
-  the next one opens.
-- **Only finished bars are kept**: those that closed half an hour ago, because some exchanges' quotes come late. Rows
-  without prices (null, or the 0 that Yahoo writes instead) are dropped and counted; high and low are widened where
-  rounding left the open or the close outside. Zero volume is kept.
-- A window selects bars by their open, UTC; daily and longer bars by their date at the exchange.
+One file a symbol and interval. Prices are adjusted for splits and not for dividends, bars are stamped at their close,
+only finished ones are kept: `feeds.yahoo_bars` says exactly how. A window selects bars by their open, UTC; daily and
+longer bars by their date at the exchange.
 
 Limits that are Yahoo's or yfinance's: intraday bars reach back only `REACH_DAYS`; regular sessions only; the 23:59 bar
 of a market that never closes is missing at 1m, because Yahoo ends that day at 23:59.
@@ -28,13 +19,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandas_market_calendars
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -43,6 +32,7 @@ import yfinance as yf
 
 from feeds.errors import DataError, FeedError, OfflineError
 from feeds.windows import Window, subtract, union
+from feeds.yahoo_bars import SCHEMA, US_STOCKS, bars_of
 from feeds.yahoo_client import (
     CALENDAR,
     CHUNK_DAYS,
@@ -50,7 +40,6 @@ from feeds.yahoo_client import (
     INTERVALS,
     MINUTES,
     REACH_DAYS,
-    Answer,
     ask,
     client,
     plain_session,
@@ -59,13 +48,8 @@ from feeds.yahoo_client import (
 
 log = logging.getLogger(__name__)
 
-_TIME = pa.timestamp("ns", "UTC")
-SCHEMA = pa.schema(
-    [("time", _TIME), ("symbol", pa.string()), ("open_time", _TIME)]
-    + [(name, pa.float64()) for name in ("open", "high", "low", "close", "volume")]
-)
+_TERMS = {"EQUITY": ("1", 1.0), "ETF": ("1", 1.0), "CRYPTOCURRENCY": ("0.00001", 10.0)}  # lot, taker_bps
 _SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9.^=&_-]{0,31}")
-_US_STOCKS = frozenset(["ASE", "BTS", "NCM", "NGM", "NMS", "NYQ", "OEM", "OQB", "OQX", "PCX", "PNK"])  # Yahoo's names
 # How long a bar may last, with the exchange's distance from UTC: until then new rows may turn up.
 _LONGEST_DAYS = {"1d": 2, "5d": 21, "1wk": 9, "1mo": 33, "3mo": 94}
 
@@ -214,8 +198,7 @@ def read_bars(path: Path, start: datetime, end: datetime) -> pa.Table:
         start: first open (longer bars: date at the exchange) wanted, UTC.
         end: first not wanted, UTC.
     """
-    bars = pq.read_table(path)
-    facts = json.loads(bars.schema.metadata[b"ticktorch"])
+    bars, facts = pq.read_table(path), _facts(path)
     return bars.filter(_inside(bars, (_naive(start), _naive(end)), facts["interval"], facts["market"]))
 
 
@@ -224,9 +207,11 @@ def main(argv: Sequence[str] | None = None, *, session: Any = None, now: datetim
     config = tyro.cli(YahooConfig, prog="python -m feeds.yahoo", args=argv)
 
     def work() -> None:
+        paths = []
         for symbol in config.symbols:  # one by one, so that each file is told when it is there
-            (path,) = fetch(replace(config, symbols=(symbol,)), session=session, now=now)
-            print(describe(path), flush=True)
+            paths += fetch(replace(config, symbols=(symbol,)), session=session, now=now)
+            print(f"# {describe(paths[-1])}", flush=True)
+        print(run_config(paths))
 
     return exit_code(work)
 
@@ -246,11 +231,32 @@ def exit_code(work: Callable[[], None]) -> int:
 
 def describe(path: Path) -> str:
     """One line about a file of the cache."""
-    facts = json.loads(pq.read_schema(path).metadata[b"ticktorch"])
     times = pq.read_table(path, columns=["time"])["time"].cast(pa.timestamp("s", "UTC"))
     first, last = (f"{times[i].as_py():%Y-%m-%d %H:%M}" for i in (0, -1))
-    spoilt = f"; {facts['dropped']} rows without prices dropped" if facts["dropped"] else ""
+    dropped = _facts(path)["dropped"]
+    spoilt = f"; {dropped} rows without prices dropped" if dropped else ""
     return f"{path}: {len(times)} bars, closes {first} to {last} UTC{spoilt}"
+
+
+def run_config(paths: Sequence[Path]) -> str:
+    """A config for `run_backtest.py` that trades files of the cache; lots, fees and calendars are first guesses."""
+    lines = [
+        "# What follows is a config: set it to your broker's terms, then python run_backtest.py --config FILE",
+        f'name = "yahoo-{_facts(paths[0])["interval"]}"',
+    ]
+    instruments = []
+    for path in paths:
+        facts = _facts(path)
+        lot, taker_bps = _TERMS.get(facts["market"]["kind"], ("0.0001", 1.0))
+        calendar = "NYSE" if facts["market"]["exchange"] in US_STOCKS else "24/7"
+        lines += ["[[feeds]]", f"path = {json.dumps(str(path), ensure_ascii=False)}"]
+        instruments += ["[[instruments]]", f'symbol = "{facts["symbol"]}"', 'tick = "0.0001"', f'lot = "{lot}"']
+        instruments += [f"taker_bps = {taker_bps}", f'calendar = "{calendar}"']
+    return "\n".join(lines + instruments)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    return dict(json.loads(pq.read_schema(path).metadata[b"ticktorch"]))
 
 
 # --- one symbol ---
@@ -312,78 +318,6 @@ def _fetch(call: _Call, held: _Held, symbol: str, piece: Window) -> None:
     minutes = MINUTES.get(call.interval, 0)
     final = call.now - DELAY - timedelta(days=_LONGEST_DAYS.get(call.interval, 0), minutes=minutes)
     held.windows = union([*held.windows, (piece[0], min(piece[1], final))])
-
-
-# --- rows to bars ---
-
-
-def bars_of(answer: Answer, symbol: str, interval: str, now: datetime) -> tuple[pa.Table, int, int]:
-    """Finished bars of `SCHEMA` from Yahoo's rows.
-
-    Args:
-        answer: rows, market and periods, as `ask` returns them.
-        now: naive UTC; a bar that closed less than half an hour ago is left out.
-
-    Returns:
-        The bars, the number of rows dropped for want of prices, and of bars whose high or low was widened.
-    """
-    rows = answer.rows
-    if interval in MINUTES:
-        rows = rows[rows.index.second == 0]  # Yahoo adds the running quote as a row of its own
-    prices = rows[["Open", "High", "Low", "Close"]].astype("float64")
-    volume = rows["Volume"].to_numpy(dtype="float64")
-    usable = (np.isfinite(prices) & (prices != 0.0)).to_numpy().all(axis=1) & np.isfinite(volume) & (volume >= 0.0)
-    opens, closes = _times(rows.index, interval, answer)
-    keep = usable & np.asarray(closes <= pd.Timestamp(now - DELAY, tz="UTC"))  # NaT is not
-    kept = prices[keep]
-    high, low = kept.max(axis=1), kept.min(axis=1)
-    columns = {
-        "time": closes[keep].as_unit("ns"),
-        "symbol": [symbol] * len(kept),
-        "open_time": opens[keep].as_unit("ns"),
-        "open": kept["Open"],
-        "high": high,
-        "low": low,
-        "close": kept["Close"],
-        "volume": volume[keep],
-    }
-    arrays = [pa.array(columns[name], type=SCHEMA.field(name).type) for name in SCHEMA.names]
-    widened = int(((high > kept["High"]) | (low < kept["Low"])).sum())
-    return pa.Table.from_arrays(arrays, schema=SCHEMA), int((~usable).sum()), widened
-
-
-def _times(stamps: Any, interval: str, answer: Answer) -> tuple[Any, Any]:
-    """Open and close of each row, UTC; NaT where the close is not known yet."""
-    if interval in MINUTES:
-        closes = stamps + pd.Timedelta(minutes=MINUTES[interval])
-        # A market that never closes has periods that end at 23:59: those cut nothing.
-        days = answer.periods[answer.periods["end"] - answer.periods["start"] < pd.Timedelta(hours=23.5)]
-        ends = pd.DatetimeIndex(days["end"].groupby(level=0).max().reindex(stamps.normalize()))
-        closes = closes.where(~((stamps < ends) & (ends < closes)), ends)
-        return stamps.tz_convert("UTC"), closes.tz_convert("UTC")
-    dates = stamps.tz_localize(None).normalize()
-    opens = _midnight(dates, answer.market)
-    if interval == "5d":  # nobody promises where it ends, except that the next one follows
-        return opens, opens[1:].append(pd.DatetimeIndex([pd.NaT], tz="UTC"))
-    closes = _midnight(dates + pd.DateOffset(**CALENDAR[interval]), answer.market)
-    if interval == "1d" and answer.market["exchange"] in _US_STOCKS:
-        sessions = _us_sessions(dates[0].year, dates[-1].year).reindex(dates)
-        unknown = sessions["market_open"].isna().to_numpy()
-        opens = opens.where(unknown, pd.DatetimeIndex(sessions["market_open"]))
-        closes = closes.where(unknown, pd.DatetimeIndex(sessions["market_close"]))
-    return opens, closes
-
-
-def _midnight(dates: Any, market: Mapping[str, str]) -> Any:
-    # Where a clock change makes midnight happen twice or never, the later reading: late, never early.
-    twice = np.zeros(len(dates), dtype=bool)
-    return dates.tz_localize(market["timezone"], ambiguous=twice, nonexistent="shift_forward").tz_convert("UTC")
-
-
-@cache
-def _us_sessions(first_year: int, last_year: int) -> Any:
-    calendar = pandas_market_calendars.get_calendar("NYSE")
-    return calendar.schedule(f"{first_year}-01-01", f"{last_year}-12-31")
 
 
 # --- windows ---

@@ -167,7 +167,7 @@ def _facts(ticker: yf.Ticker) -> Mapping[str, Any]:
 def _without_prices(symbol: str, error: YFPricesMissingError, facts: Mapping[str, Any]) -> Answer:
     """An empty answer where Yahoo knows the symbol and merely has no bars in the window; raises otherwise."""
     reason = error.yahoo_reason or ""
-    if False:
+    if reason.startswith("Data doesn't exist"):
         return Answer()
     if "delisted" in reason:
         raise _unknown(symbol) from error

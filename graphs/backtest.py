@@ -147,14 +147,14 @@ def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
         speed: times real time, by holding the engine back at each market event; None: as fast as possible.
     """
     symbols = [instrument.symbol for instrument in plan.trading.instruments]
-    by_length: dict[str, list[tuple[timedelta, Any]]] = {symbol: [] for symbol in symbols}
+    by_length: dict[str, list[tuple[timedelta, ts[Bar]]]] = {symbol: [] for symbol in symbols}
     trades: dict[str, ts[Trade]] = {}
     for source, description in plan.feeds:
         here = [symbol for symbol in description.symbols if symbol in symbols]
         if description.kind == "trades":
             for symbol, trade in replay.trades(source, here, description.symbols).items():
                 trades[symbol] = replay.pace(trade, speed) if speed else trade
-        else:
+        elif description.bar is not None:
             for symbol, bar in replay.bars(source, here, description.symbols).items():
                 by_length[symbol].append((description.bar, replay.pace(bar, speed) if speed else bar))
     built = bar_length(plan.config.bar)
@@ -170,6 +170,7 @@ def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
     points: list[ts[MacroPoint]] = [replay.macro_points(source) for source, _ in plan.macro]
     return Feeds(
         bars=bars,
+        bar_lengths={symbol: choices[0][0] for symbol, choices in by_length.items()},
         slower_bars=slower,
         trades=trades,
         news=together([news.news_replay(item) for item in plan.config.news]) if plan.config.news else None,

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from brokers.paper import PaperConfig
 from configs.load import nearest
+from feeds.files import Source
 from feeds.instruments import Instrument
 from feeds.news import NewsConfig
-from feeds.files import Source
 from nodes.adaptive import AdaptiveConfig, MarketStateConfig
 from nodes.alerts import PriceAlertConfig
 from nodes.fuse import FuseConfig

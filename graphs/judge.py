@@ -18,6 +18,7 @@ from evaluation.run import DataDescription, Market, RunRecord
 from evaluation.trading import Report, evaluate
 from feeds.files import tables
 from feeds.instruments import Instrument
+from feeds.raw import locate
 from graphs.backtest import Outcome, Plan
 
 _POINTS = 20_000  # prices kept per symbol for buy-and-hold and the charts
@@ -27,6 +28,7 @@ _PACKAGES = ("csp", "numpy", "pandas", "pyarrow")
 def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report:
     """Evaluate the streams in `folder` and write report.json, report.html, equity.png and manifest.json beside them."""
     partial = outcome.interrupted
+    markets = [_market(plan, instrument, outcome.reached) for instrument in plan.trading.instruments]
     descriptions = [description for _, description in plan.feeds]
     digest = _digest([d.sha256 for d in descriptions])
     record = RunRecord(
@@ -42,7 +44,7 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report:
         initial_cash=plan.trading.initial_cash,
         equity=pq.read_table(folder / "equity.parquet"),
         fills=pq.read_table(folder / "fills.parquet"),
-        markets=tuple(_market(plan, instrument, outcome.reached) for instrument in plan.trading.instruments),
+        markets=tuple(market for market in markets if market is not None),
         days_per_year=365 if all(i.calendar == "24/7" for i in plan.trading.instruments) else 252,
         partial=partial,
         currency=plan.trading.instruments[0].currency,
@@ -56,8 +58,11 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report:
     return report
 
 
-def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market:
-    """What one symbol's price did: its last price in each of some thousand equal intervals, read as a stream."""
+def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market | None:
+    """What one symbol's price did: its last price in each of some thousand equal intervals, read as a stream.
+
+    None where it had no price in the window.
+    """
     start, end = np.datetime64(plan.start, "ns").astype(np.int64), np.datetime64(reached, "ns").astype(np.int64)
     width = max(1, (end - start) // _POINTS)
     times: dict[int, int] = {}
@@ -82,6 +87,8 @@ def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market:
             ends = np.flatnonzero(np.append(np.diff(slot) > 0, True))
             for i in ends.tolist():
                 times[int(slot[i])], closes[int(slot[i])] = int(time[i]), float(close[i])
+    if not times:
+        return None
     slippage = plan.config.broker.fills.slippage_bps * 1e-4
     return Market(
         symbol=instrument.symbol,
@@ -90,6 +97,7 @@ def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market:
         first_price=first,
         last_price=last,
         multiplier=float(instrument.multiplier),
+        tick=float(instrument.tick),
         lot=float(instrument.lot),
         taker_bps=instrument.taker_bps,
         slippage=first * slippage,
@@ -104,7 +112,9 @@ def _costs(plan: Plan) -> tuple[str, ...]:
         f" {i.currency_unit} {i.currency}; tick {i.tick}, lot {i.lot}"
         for i in plan.trading.instruments
     ]
-    lines.append(f"Slippage of {fills.slippage_bps:g} bps, and {fills.impact_bps:g} bps times the squared volume share.")
+    lines.append(
+        f"Slippage of {fills.slippage_bps:g} bps, and {fills.impact_bps:g} bps times the squared volume share."
+    )
     cap = fills.participation_max
     lines.append(f"Orders take at most {cap:.0%} of the volume." if cap else "Orders of any size fill at once.")
     lines.append(f"Latency of {broker.latency_ms:g} ms from strategy to venue.")
@@ -142,7 +152,10 @@ def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:
             {"path": source.path, "sha256": description.sha256, "rows": description.rows}
             for source, description in (*plan.feeds, *plan.macro)
         ]
-        + [{"path": item.path, "sha256": hashlib.sha256(Path(item.path).read_bytes()).hexdigest()} for item in plan.config.news],
+        + [
+            {"path": item.path, "sha256": hashlib.sha256(locate(item.path).read_bytes()).hexdigest()}
+            for item in plan.config.news
+        ],
         "window": {"start": plan.start, "end": plan.end, "reached": outcome.reached},
         "partial": outcome.interrupted,
         "halted": outcome.halted,

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 import csp
 from csp import ts
 from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
 from graphs.trading import Streams
+
+T = TypeVar("T")
 
 WATCHED = ("final_signals", "orders", "fills", "risk", "alerts")
 
@@ -67,6 +70,7 @@ def record_streams(streams: Streams, folder: Path) -> None:
             "equity": streams.equity,
             "cash": csp.sample(streams.equity, streams.cash),
             "position_value": streams.position_value,
+            "gross_exposure": streams.gross_exposure,
         },
     )
 
@@ -86,7 +90,7 @@ def _write(path: Path, columns: dict[str, ts[object]]) -> None:
 
 
 @csp.node
-def report_progress(event: ts["T"], every: int, report: Callable[[datetime], None]) -> None:
+def report_progress(event: ts[T], every: int, report: Callable[[datetime], None]) -> None:
     """Call `report` with the engine time on every `every`-th event. Only wired where a person looks."""
     with csp.state():
         s_seen = 0

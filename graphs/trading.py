@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import csp
@@ -9,8 +10,8 @@ from csp import ts
 
 from brokers.events import CancelRequest, Fill, OrderRequest, OrderUpdate
 from feeds.events import Bar, MacroPoint, NewsItem, Trade
-from feeds.instruments import Instrument
 from feeds.files import Source
+from feeds.instruments import Instrument
 from feeds.streams import by_symbol, together
 from graphs.config import TradingConfig
 from nodes.adaptive import adaptive_signal, market_state
@@ -37,6 +38,7 @@ class Feeds:
     """What the graph hears. A symbol needs `bars`; the rest is there or not."""
 
     bars: dict[str, ts[Bar]]
+    bar_lengths: dict[str, timedelta]
     slower_bars: dict[tuple[str, str], ts[Bar]] = field(default_factory=dict)  # by (symbol, bar length)
     trades: dict[str, ts[Trade]] = field(default_factory=dict)
     news: ts[NewsItem] | None = None
@@ -59,6 +61,7 @@ class Streams:
     equity: ts[float]
     cash: ts[float]
     position_value: ts[float]
+    gross_exposure: ts[float]
 
 
 def trading_system(
@@ -120,6 +123,7 @@ def trading_system(
         equity=account.equity,
         cash=account.cash,
         position_value=account.position_value,
+        gross_exposure=account.gross_exposure,
     )
 
 
@@ -145,7 +149,9 @@ def _opinions(
             if slower_symbol == symbol:
                 signals += _technical(slower, symbol, config, f"@{length}")
     if "adaptive" in use:
-        state = market_state(bar.close, bar.volume, symbol, config.signals.market, instrument.calendar)
+        # A bar of a day or more spans the sessions: it says nothing about which one it is.
+        calendar = instrument.calendar if feeds.bar_lengths[symbol] < timedelta(days=1) else "24/7"
+        state = market_state(bar.close, bar.volume, symbol, config.signals.market, calendar)
         adaptive = adaptive_signal(bar.close, bar.volume, state, symbol, config.signals.adaptive)
         signals.append(adaptive.signal)
         alerts.append(adaptive.alert)

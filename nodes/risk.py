@@ -48,22 +48,23 @@ class RiskConfig:
 class ReturnHistory:
     """The last returns of several symbols, a row an observation, for historical simulation."""
 
-    __slots__ = ("_last", "_rows", "_window", "_written")
+    __slots__ = ("_last", "_rows", "_seen", "_window", "_written")
 
     def __init__(self, symbols: list[str], window: int) -> None:
         self._rows = np.zeros((window, len(symbols)))
         self._last = np.full(len(symbols), np.nan)
         self._window = window
         self._written = 0
+        self._seen = False
 
     def add(self, prices: np.ndarray) -> None:
         """Take the latest price of each symbol, NaN where there is none yet."""
-        with np.errstate(invalid="ignore"):
-            returns = prices / self._last - 1.0
-        if not np.isnan(self._last).all():
-            self._rows[self._written % self._window] = np.nan_to_num(returns)
+        if self._seen:
+            # A symbol without two prices yet has NaN here, and did not move.
+            self._rows[self._written % self._window] = np.nan_to_num(prices / self._last - 1.0)
             self._written += 1
-        self._last = prices.copy()
+        self._seen = True
+        self._last = prices
 
     def value_at_risk(self, values: np.ndarray) -> float | None:
         """The 95 % historical value at risk of positions worth `values`; None before 20 observations.
@@ -74,8 +75,12 @@ class ReturnHistory:
         count = min(self._written, self._window)
         if count < 20:
             return None
-        profits = self._rows[:count] @ values
-        return max(0.0, -float(np.quantile(profits, 1.0 - _VAR_LEVEL)))
+        profits = self._rows[:count] @ values  # (count,)
+        # The quantile with linear interpolation, as np.quantile has it, at a tenth of its cost on 500 numbers.
+        rank = (1.0 - _VAR_LEVEL) * (count - 1)
+        below = int(rank)
+        low, high = np.partition(profits, (below, below + 1))[below : below + 2].tolist()
+        return max(0.0, -(low + (high - low) * (rank - below)))
 
 
 @csp.node
@@ -152,7 +157,8 @@ def slow_limits(
 
     if csp.ticked(a_check):
         s_armed = False
-        s_history.add(np.array([closes[s] if csp.valid(closes[s]) else math.nan for s in s_symbols]))
+        if config.var_max is not None:
+            s_history.add(np.array([closes[s] if csp.valid(closes[s]) else math.nan for s in s_symbols]))
         held = np.array([values[s] if csp.valid(values[s]) else 0.0 for s in s_symbols])
         code, value, limit = "", 0.0, 0.0
         if held.any() and csp.valid(equity) and equity > 0.0:

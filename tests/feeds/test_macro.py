@@ -2,6 +2,7 @@
 
 import json
 import math
+import tomllib
 from collections.abc import Iterator
 from datetime import date, datetime, time, timedelta
 from itertools import pairwise
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from feeds.errors import FeedError, UnknownSymbolError
+from feeds.files import Source, describe
 from feeds.macro import MARKET_SERIES, SCHEMA, MacroFetchConfig, fetch, main
 from tests.feeds.yahoo_server import Desk, Listing, desk_at
 
@@ -167,7 +169,12 @@ def test_the_command_writes_the_file_and_names_it(desk: Desk, capsys: pytest.Cap
     window = ["--start", "2024-06-24", "--end", "2024-06-29", "--cache-dir", str(desk.folder)]
 
     assert main(window, session=desk.session, now=NOW) == 0
-    assert f"{desk.folder / 'macro_1d.parquet'}: 20 points of ^GSPC, ^VIX, ^TNX, DX-Y.NYB" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{desk.folder / 'macro_1d.parquet'}: 20 points of ^GSPC, ^VIX, ^TNX, DX-Y.NYB" in out
+    (source,) = tomllib.loads(out)["macro"]
+    replayed = describe(Source(**source))
+    assert (replayed.kind, replayed.rows, set(replayed.symbols)) == ("macro", 20, set(MARKET_SERIES))
+    assert replayed.first == datetime(2024, 6, 25, 4, 15)
     assert main(["NOSERIES", *window], session=desk.session, now=NOW) == 2
     assert "error: NOSERIES: Yahoo has no such symbol" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:

@@ -161,16 +161,16 @@ def test_an_empty_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_bytes(content)
 
-    with pytest.raises(DataError, match="the file is empty"):
+    with pytest.raises(DataError, match=r"empty\.jsonl.* is empty"):
         describe(NewsConfig(path=str(path)))
-    with pytest.raises(DataError, match="the file is empty"):
+    with pytest.raises(DataError, match=r"empty\.jsonl.* is empty"):
         replay(str(path))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none\.jsonl: wanted a news file; No such file"):
+    with pytest.raises(DataError, match=r"none\.jsonl does not exist"):
         replay(str(tmp_path / "none.jsonl"))
-    with pytest.raises(DataError, match="wanted a news file"):
+    with pytest.raises(DataError, match="is a folder, want a file"):
         describe(NewsConfig(path=str(tmp_path)))
 
 

@@ -204,6 +204,17 @@ def test_jumps_come_as_often_and_as_large_as_configured() -> None:
     assert stats.kurtosis(change) > 100.0
 
 
+def test_jumps_come_on_top_of_the_random_walk_and_know_nothing_of_it() -> None:
+    config = {"rows": 200_000, "jumps_a_day": 100.0, "jump_std": 0.001}
+    walk, jumpy = returns(**config), returns(**config, model="jumps")
+    jump = jumpy - walk
+    seen = np.abs(jump) > 1e-5  # a tick is 1e-7 of the price
+
+    # 1,440 minutes a day at 100 jumps a day: 6.7 % of the minutes have one or more.
+    assert seen.mean() == pytest.approx(1 - math.exp(-100 / 1_440), rel=0.05)
+    assert abs(np.corrcoef(jump[seen], walk[seen])[0, 1]) < 0.04  # standard error 0.009
+
+
 @pytest.mark.parametrize("spread", [4.0, 20.0])
 def test_trades_bounce_between_bid_and_ask(spread: float) -> None:
     # Roll: the first autocovariance of price changes is -(spread / 2)^2, and further ones are nothing.

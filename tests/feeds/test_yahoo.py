@@ -1,6 +1,7 @@
 """Yahoo's bars, end to end: the real yfinance client against a Yahoo on 127.0.0.1."""
 
 import math
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
@@ -16,7 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeds.errors import DataError, FeedError
-from feeds.yahoo import YahooConfig, bars_of, cache_path, history, main, utc
+from feeds.files import Source, describe
+from feeds.instruments import Instrument
+from feeds.yahoo import YahooConfig, cache_path, history, main, utc
+from feeds.yahoo_bars import bars_of
 from feeds.yahoo_client import INTERVALS, MINUTES, Answer
 from tests.feeds.yahoo_server import Desk, LocalSession, bars, desk_at, stamps
 
@@ -120,6 +124,8 @@ def test_every_interval_gives_ordered_bars_known_at_their_close(desk: Desk, inte
     assert len(rows) >= 2 * 390 // MINUTES[interval] if interval in MINUTES else len(rows) >= 5
     assert all(row["open_time"] < row["time"] <= NOW for row in rows)
     assert all(a["time"] <= b["open_time"] for a, b in pairwise(rows))
+    replayed = describe(Source(path=str(cache_path(desk.folder, "AAPL", interval))))
+    assert (replayed.rows, replayed.first, replayed.last) == (len(rows), rows[0]["time"], rows[-1]["time"])
 
 
 def test_a_split_is_taken_out_of_the_prices_and_of_the_volume(desk: Desk) -> None:
@@ -146,13 +152,13 @@ def test_a_running_quote_that_stayed_behind_is_no_bar(desk: Desk) -> None:
 
 
 def test_a_daily_window_selects_dates(desk: Desk) -> None:
-    rows = desk.fetch("AAPL", "1d", "2024-06-25T12:00", "2024-06-27T12:00")  # that of the 25th begins before
+    rows = desk.fetch("AAPL", "1d", "2024-06-25T09:00", "2024-06-27T12:00")  # the 25th begins before, at midnight
 
     assert stamps(rows) == ["06-26 20:00", "06-27 20:00"]
 
 
-def test_nights_are_no_missing_data(desk: Desk) -> None:
-    assert len(desk.fetch("AAPL", "30m", "2024-06-26", "2024-06-28")) == 26
+def test_nights_and_weekends_are_no_missing_data(desk: Desk) -> None:
+    assert len(desk.fetch("AAPL", "30m", "2024-06-27", "2024-07-02")) == 3 * 13
     assert desk.facts("AAPL", "30m")["dropped"] == 0
 
 
@@ -272,15 +278,25 @@ def test_times_are_utc_with_or_without_an_offset() -> None:
 # --- the command ---
 
 
-def test_the_command_writes_the_files_and_names_them(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--interval", "1h", "--start", "2024-06-27", "--end", "2024-06-28", "--cache-dir", str(desk.folder)]
+def test_the_command_names_the_files_and_prints_a_config_that_replays_them(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--interval", "1h", "--start", "2024-06-26", "--end", "2024-06-28", "--cache-dir", str(desk.folder)]
 
-    code = main(["AAPL", "BTC-USD", *flags], session=desk.session, now=NOW)
+    assert main(["aapl", "BTC-USD", *flags], session=desk.session, now=NOW) == 0
 
     out = capsys.readouterr().out
-    assert code == 0
-    assert f"{desk.folder / 'AAPL_1h.parquet'}: 7 bars, closes 2024-06-27 14:30 to 2024-06-27 20:00 UTC" in out
-    assert f"{desk.folder / 'BTC-USD_1h.parquet'}: 24 bars" in out
+    assert f"{desk.folder / 'AAPL_1h.parquet'}: 14 bars, closes 2024-06-26 14:30 to 2024-06-27 20:00 UTC" in out
+    config = tomllib.loads(out)
+    assert config["name"] == "yahoo-1h"
+    described = [describe(Source(**feed)) for feed in config["feeds"]]
+    assert [(d.kind, d.symbols, d.rows) for d in described] == [("bars", ("AAPL",), 14), ("bars", ("BTC-USD",), 48)]
+    assert (described[0].first, described[0].last) == (datetime(2024, 6, 26, 14, 30), datetime(2024, 6, 27, 20))
+    instruments = [Instrument(**instrument) for instrument in config["instruments"]]
+    assert [(i.symbol, i.lot, i.calendar) for i in instruments] == [
+        ("AAPL", "1", "NYSE"),
+        ("BTC-USD", "0.00001", "24/7"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from zoneinfo import ZoneInfo
 import pyarrow.parquet as pq
 from curl_cffi import requests
 
-from feeds.yahoo import SCHEMA, cache_path, history, utc
+from feeds.yahoo import cache_path, history, utc
+from feeds.yahoo_bars import SCHEMA
 
 MINUTES = {"1m": 1, "2m": 2, "5m": 5, "15m": 15, "30m": 30, "60m": 60, "90m": 90, "1h": 60}
 REACH_DAYS = {"1m": 30, "2m": 60, "5m": 60, "15m": 60, "30m": 60, "90m": 60, "60m": 730, "1h": 730}

@@ -138,6 +138,15 @@ def test_small_moves_are_silent_and_a_step_of_change_min_is_not() -> None:
     assert [s.score for s in values(out)] == [0.5, 0.51, 0.52]
 
 
+@pytest.mark.parametrize(("first", "second", "change_min"), [(0.5, 0.75, 0.25), (0.2, 0.3, 0.1)])
+def test_a_step_of_exactly_change_min_ticks_whichever_way_it_rounds(
+    first: float, second: float, change_min: float
+) -> None:
+    out = fused(signal(0, "rsi", first), signal(1, "rsi", second), config=FuseConfig(change_min=change_min))
+
+    assert [s.score for s in values(out)] == [first, second]
+
+
 def test_a_change_of_sign_ticks_however_small() -> None:
     scores = (0.004, 0.003, -0.001, 0.0, -0.001)
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 import csp
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECOND, T0, at, run, values

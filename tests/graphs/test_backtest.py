@@ -1,0 +1,193 @@
+"""The main job end to end, on the real sample data."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from graphs.cli import ROOT, backtest_main
+
+COMMAND = [sys.executable, str(ROOT / "run_backtest.py")]
+STREAMS = ("orders", "fills", "alerts", "equity")
+QUARTER = ["--quiet", "--end", "2017-10-01"]
+
+
+@pytest.fixture(scope="module")
+def quarter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default config over its first three months."""
+    out = tmp_path_factory.mktemp("quarter")
+    assert backtest_main([*QUARTER, "--out", str(out)]) == 0
+    return out
+
+
+def test_every_promised_file_is_written(quarter: Path) -> None:
+    assert {p.name for p in quarter.iterdir()} == {
+        "report.json",
+        "report.html",
+        "equity.png",
+        "orders.parquet",
+        "fills.parquet",
+        "equity.parquet",
+        "alerts.parquet",
+        "manifest.json",
+    }
+    assert pq.read_schema(quarter / "fills.parquet").names == [
+        "time", "market_time", "symbol", "side", "quantity", "price", "fee", "order_id", "liquidity",
+    ]  # fmt: skip
+    assert pq.read_schema(quarter / "equity.parquet").names == [
+        "time", "equity", "cash", "position_value", "gross_exposure",
+    ]  # fmt: skip
+
+
+def test_fills_replayed_by_hand_give_the_final_equity_to_the_cent(quarter: Path) -> None:
+    fills = pq.read_table(quarter / "fills.parquet").to_pylist()
+    assert len(fills) > 20
+    cash, position = Decimal(100_000), Decimal(0)
+    for fill in fills:
+        sign = 1 if fill["side"] == "BUY" else -1
+        quantity, price = Decimal(repr(fill["quantity"])), Decimal(repr(fill["price"]))
+        cash -= sign * quantity * price + Decimal(repr(fill["fee"]))
+        position += sign * quantity
+    bars = pq.read_table(ROOT / "feeds/sample/btc_usd_1h_2017-2019.parquet").to_pylist()
+    # The last bar that was known at the end opened an hour before it.
+    last = next(bar["close"] for bar in bars if bar["open_time"] == datetime(2017, 9, 30, 23))
+    report = json.loads((quarter / "report.json").read_text())
+    assert abs(cash + position * Decimal(repr(last)) - Decimal(repr(report["final_equity"]))) < Decimal("0.005")
+    assert report["activity"]["fees"]["value"] == pytest.approx(sum(fill["fee"] for fill in fills))
+
+
+def test_fills_keep_the_rules_of_time(quarter: Path) -> None:
+    orders = {o["order_id"]: o["time"] for o in pq.read_table(quarter / "orders.parquet").to_pylist()}
+    bars = {b["open_time"]: b for b in pq.read_table(ROOT / "feeds/sample/btc_usd_1h_2017-2019.parquet").to_pylist()}
+    for fill in pq.read_table(quarter / "fills.parquet").to_pylist():
+        assert orders[fill["order_id"]] <= fill["market_time"] < fill["time"]
+        bar = bars[fill["market_time"].replace(tzinfo=None).to_pydatetime()]
+        slipped = bar["open"] * (1.0001 if fill["side"] == "BUY" else 0.9999)
+        assert fill["price"] == pytest.approx(slipped, abs=0.01)
+
+
+def test_equity_is_cash_plus_positions_in_every_row(quarter: Path) -> None:
+    rows = pq.read_table(quarter / "equity.parquet").to_pylist()
+    assert all(abs(r["equity"] - r["cash"] - r["position_value"]) < 1e-6 for r in rows)
+    assert rows[0]["equity"] == 100_000.0
+
+
+def test_the_manifest_tells_what_was_run(quarter: Path) -> None:
+    manifest = json.loads((quarter / "manifest.json").read_text())
+    data = ROOT / "feeds/sample/btc_usd_1h_2017-2019.parquet"
+    assert manifest["data"][0]["sha256"] == hashlib.sha256(data.read_bytes()).hexdigest()
+    assert manifest["config"]["initial_cash"] == 100_000.0
+    assert manifest["packages"]["csp"]
+    assert manifest["partial"] is False
+
+
+def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
+    digests = []
+    for name, seed in (("a", "1"), ("b", "2")):
+        out = tmp_path / name
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([*COMMAND, *QUARTER, "--out", str(out)], check=True, env=environment, capture_output=True)
+        digests.append([hashlib.sha256((out / f"{stream}.parquet").read_bytes()).hexdigest() for stream in STREAMS])
+    assert digests[0] == digests[1]
+
+
+def test_the_streams_are_printed_as_they_tick(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert backtest_main(["--end", "2017-08-01", "--out", str(tmp_path / "out")]) == 0
+    out = capfd.readouterr().out
+    for stream in ("final_signals", "orders", "fills", "alerts"):
+        assert f" {stream}:" in out
+    assert "Buy and hold" in out
+
+
+def test_ctrl_c_leaves_a_partial_report(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    # A week of replay in an hour of wall time: it will not end by itself.
+    run = subprocess.Popen(
+        [*COMMAND, "--quiet", "--speed", "20000", "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60.0
+    while not (out / "equity.parquet").exists():  # the engine has started
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+
+    assert run.returncode == 130
+    assert b"the report is marked partial" in errors
+    assert b"Traceback" not in errors
+    assert json.loads((out / "report.json").read_text())["partial"] is True
+    assert json.loads((out / "manifest.json").read_text())["partial"] is True
+    assert pq.read_table(out / "equity.parquet").num_rows > 0
+
+
+def test_a_risk_stop_flattens_and_exits_with_3(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert backtest_main([*QUARTER, "--risk.drawdown-max", "0.01", "--out", str(out)]) == 3
+    fills = pq.read_table(out / "fills.parquet").to_pylist()
+    assert sum(f["quantity"] if f["side"] == "BUY" else -f["quantity"] for f in fills) == pytest.approx(0.0, abs=1e-9)
+    alerts = pq.read_table(out / "alerts.parquet").to_pylist()
+    assert [a["source"] for a in alerts if a["level"] == "CRITICAL"] == ["risk_monitor"]
+
+
+@pytest.mark.parametrize(
+    ("config", "window"),
+    [
+        ("eur_usd_1h", ["--end", "2017-03-01"]),
+        ("googl_1d", []),
+        ("es_trades", ["--end", "2013-09-02T04:00:00"]),
+    ],
+)
+def test_the_other_samples_run_unchanged(config: str, window: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert backtest_main(["--config", f"configs/backtest/{config}.toml", "--quiet", *window, "--out", str(out)]) == 0
+    assert pq.read_table(out / "fills.parquet").num_rows > 0
+
+
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="the developers' market data are not here")
+@pytest.mark.parametrize(
+    ("config", "data", "symbol"),
+    [("stock_1h", "hourly/TSLA_1h.csv.gz", "TSLA"), ("stock_5m", "minute/PEP_5m.csv.gz", "PEP")],
+)
+def test_local_files_run_with_a_ten_line_config(config: str, data: str, symbol: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    argv = ["--config", str(ROOT / f"configs/backtest/{config}.toml"), "--data", str(SHARED / data), "--quiet"]
+    assert backtest_main([*argv, "--end", "2024-06-01", "--out", str(out)]) in (0, 3)
+    assert set(pq.read_table(out / "fills.parquet")["symbol"].to_pylist()) == {symbol}
+
+
+def checked(capsys: pytest.CaptureFixture[str], plugin: str) -> tuple[int, str]:
+    argv: list[Any] = ["--check-lookahead", "--end", "2017-09-01", "--signals.plugins", plugin]
+    return backtest_main(argv), capsys.readouterr().out
+
+
+def test_the_check_finds_normalisation_by_whole_series_statistics(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = checked(capsys, "leaks:whole_series")
+    assert code == 1
+    assert "LOOK-AHEAD FOUND: stream signals differs at 2017-07-01" in out
+
+
+def test_the_check_finds_a_feature_shifted_by_minus_one(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = checked(capsys, "leaks:shifted")
+    assert code == 1
+    assert "LOOK-AHEAD FOUND: stream signals differs at 2017-0" in out
+    assert "no tick" in out
+
+
+def test_the_check_passes_what_is_honest(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out = checked(capsys, "leaks:honest")
+    assert code == 0
+    assert "no look-ahead found" in out
