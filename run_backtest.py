@@ -2,7 +2,10 @@
 
 import sys
 
-from graphs.cli import backtest_main
-
 if __name__ == "__main__":
-    sys.exit(backtest_main(sys.argv[1:]))
+    try:
+        from graphs.cli import backtest_main  # here, because Ctrl-C may come while it loads
+
+        sys.exit(backtest_main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)

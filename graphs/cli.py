@@ -119,8 +119,9 @@ def _run(arguments: Arguments) -> int:
         outcome = run(planned, options)
     sys.stdout.flush()
     report = judge(planned, outcome, out)
-    Console().print(summary_table(report))
-    print(f"report: {out / 'report.html'}")
+    if report is not None:
+        Console().print(summary_table(report))
+        print(f"report: {out / 'report.html'}")
     if outcome.interrupted:
         print(f"run_backtest.py: interrupted at {outcome.reached}; the report is marked partial", file=sys.stderr)
         return 130

@@ -25,8 +25,15 @@ _POINTS = 20_000  # prices kept per symbol for buy-and-hold and the charts
 _PACKAGES = ("csp", "numpy", "pandas", "pyarrow")
 
 
-def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report:
-    """Evaluate the streams in `folder` and write report.json, report.html, equity.png and manifest.json beside them."""
+def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
+    """Evaluate the streams in `folder` and write report.json, report.html, equity.png and manifest.json beside them.
+
+    None, and only the manifest, where the run was interrupted before its first event.
+    """
+    _write_manifest(plan, outcome, folder)
+    equity = pq.read_table(folder / "equity.parquet")
+    if equity.num_rows == 0:
+        return None
     partial = outcome.interrupted
     markets = [_market(plan, instrument, outcome.reached) for instrument in plan.trading.instruments]
     descriptions = [description for _, description in plan.feeds]
@@ -42,7 +49,7 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report:
         ),
         costs=_costs(plan),
         initial_cash=plan.trading.initial_cash,
-        equity=pq.read_table(folder / "equity.parquet"),
+        equity=equity,
         fills=pq.read_table(folder / "fills.parquet"),
         markets=tuple(market for market in markets if market is not None),
         days_per_year=365 if all(i.calendar == "24/7" for i in plan.trading.instruments) else 252,
@@ -54,7 +61,6 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report:
     )
     report = evaluate(record)
     files.write(folder, record, report)
-    _write_manifest(plan, outcome, folder)
     return report
 
 

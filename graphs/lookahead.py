@@ -22,7 +22,18 @@ from feeds.files import Source
 from graphs.backtest import Options, Plan, plan, run
 from graphs.config import BacktestConfig
 
-CUTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)  # of the window; a peek of one row shows at about half of them
+CUTS = (
+    0.1,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.97,
+)  # of the window; a peek of one row shows at about half of them
 _COMPARED = ("signals", "final_signals", "orders")
 
 

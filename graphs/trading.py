@@ -17,7 +17,7 @@ from graphs.config import TradingConfig
 from nodes.adaptive import adaptive_signal, market_state
 from nodes.alerts import price_change_alert
 from nodes.events import Alert, MarketState, RiskAction, Signal, TargetPosition
-from nodes.fuse import fuse_signals
+from nodes.fuse import check_names, fuse_signals
 from nodes.gate import risk_filter
 from nodes.macro import macro_signal
 from nodes.news import news_signal
@@ -79,6 +79,8 @@ def trading_system(
     Raises:
         ValueError: an instrument without bars.
     """
+    if not plugins:  # a plugin may name its sources as it likes
+        check_names(config.fuse, _source_names(feeds, config))
     instruments = config.instruments
     symbols = [instrument.symbol for instrument in instruments]
     closes = {symbol: feeds.bars[symbol].close for symbol in symbols}
@@ -165,6 +167,15 @@ def _opinions(
     if not signals:
         raise ValueError(f"{symbol} has no signal source: signals.use is {list(use)}")
     return _Opinions(signals, alerts, state)
+
+
+def _source_names(feeds: Feeds, config: TradingConfig) -> list[str]:
+    """What the signals in use call themselves."""
+    names: list[str] = [name for name in ("adaptive", "macro", "news") if name in config.signals.use]
+    if "technical" in config.signals.use:
+        suffixes = ["", *(f"@{length}" for _, length in feeds.slower_bars)]
+        names += [rule + suffix for rule in config.signals.technical.enabled for suffix in suffixes]
+    return names
 
 
 def _technical(bar: ts[Bar], symbol: str, config: TradingConfig, suffix: str) -> list[Any]:
