@@ -15,11 +15,13 @@ from math import gcd
 
 from feeds.instruments import Instrument
 
+_NEAR = 1e-6  # of a step
+
 
 def _tolerance(scaled: float) -> float:
     """How far `scaled` may lie from a whole number and still be meant as it: a millionth of a step, and the rounding
     of a float of its size and of the multiplication that made it (2**-53 each, relative)."""
-    return 1e-6 + abs(scaled) * 2**-51
+    return _NEAR + abs(scaled) * 2**-51
 
 
 def _common_quantum(amounts: Iterable[Fraction]) -> Fraction:
@@ -48,7 +50,8 @@ class Steps:
         """The count of steps in `value`. Raises ValueError when `value` is no multiple of the step."""
         scaled = value * self._per_unit
         count = round(scaled)
-        if abs(scaled - count) > _tolerance(scaled):
+        error = scaled - count
+        if not -_NEAR < error < _NEAR and abs(error) > _tolerance(scaled):
             raise ValueError(f"want a multiple of the {self._name} {self.step}, was {value!r}")
         return count
 
@@ -56,7 +59,8 @@ class Steps:
         """The largest count whose value does not exceed `value` (a hair below a step counts as on it)."""
         scaled = value * self._per_unit
         nearest = round(scaled)
-        if abs(scaled - nearest) <= _tolerance(scaled):
+        error = scaled - nearest
+        if -_NEAR < error < _NEAR or abs(error) <= _tolerance(scaled):
             return nearest
         return int(scaled // 1)
 

@@ -24,6 +24,11 @@ from feeds.events import Bar, Side, Trade
 from feeds.instruments import Instrument
 from feeds.streams import by_symbol, together
 
+# Bound once: looking a member up on its class costs more than comparing it.
+_BUY, _SELL, _LIMIT = Side.BUY, Side.SELL, OrderType.LIMIT
+_MAKER, _TAKER = Liquidity.MAKER, Liquidity.TAKER
+_ACCEPTED, _PARTLY_FILLED, _FILLED = OrderState.ACCEPTED, OrderState.PARTLY_FILLED, OrderState.FILLED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperConfig:
@@ -55,7 +60,7 @@ class Book:
         if not (math.isfinite(order.quantity) and self._contract.lots.down(order.quantity) >= 1):
             return "quantity_below_lot", f"the quantity {order.quantity} is not at least one lot of {lot}"
         limit = order.limit_price
-        if order.order_type is OrderType.LIMIT and not (math.isfinite(limit) and self._contract.ticks.down(limit) >= 1):
+        if order.order_type is _LIMIT and not (math.isfinite(limit) and self._contract.ticks.down(limit) >= 1):
             return "limit_not_positive", f"the limit price {limit} is not at least one tick of {tick}"
         if order.order_id in self.orders:
             return "duplicate_order_id", f"the order id {order.order_id} is already working"
@@ -63,9 +68,9 @@ class Book:
 
     def add(self, order: OrderRequest, sent: datetime) -> RestingOrder:
         """Take an order that `refusal` let pass; quantity and limit are rounded as venues do, never in its favour."""
-        buys = order.side is Side.BUY
+        buys = order.side is _BUY
         limit = None
-        if order.order_type is OrderType.LIMIT:
+        if order.order_type is _LIMIT:
             steps = self._contract.ticks
             limit = steps.down(order.limit_price) if buys else steps.up(order.limit_price)
         resting = RestingOrder(order.order_id, 1 if buys else -1, self._contract.lots.down(order.quantity), limit, sent)
@@ -113,12 +118,12 @@ class Book:
         return Fill(
             market_time=market_time,
             symbol=contract.instrument.symbol,
-            side=Side.BUY if order.sign > 0 else Side.SELL,
+            side=_BUY if order.sign > 0 else _SELL,
             quantity=contract.lots.value(execution.lots),
             price=contract.ticks.value(execution.ticks),
             fee=contract.money(contract.fee(execution.lots, execution.ticks, maker=execution.maker)),
             order_id=order.order_id,
-            liquidity=Liquidity.MAKER if execution.maker else Liquidity.TAKER,
+            liquidity=_MAKER if execution.maker else _TAKER,
         )
 
     def _take(self, order: RestingOrder, execution: Execution) -> None:
@@ -134,7 +139,7 @@ def _update(
 
 
 def _after(book: Book, symbol: str, order: RestingOrder) -> OrderUpdate:
-    state = OrderState.PARTLY_FILLED if order.lots else OrderState.FILLED
+    state = _PARTLY_FILLED if order.lots else _FILLED
     return _update(order.order_id, symbol, state, book.remaining(order))
 
 
@@ -184,7 +189,7 @@ def _venue(
         refusal = s_book.refusal(request)
         if refusal is None:
             resting = s_book.add(request, sent)
-            updates.append(_update(request.order_id, s_symbol, OrderState.ACCEPTED, s_book.remaining(resting)))
+            updates.append(_update(request.order_id, s_symbol, _ACCEPTED, s_book.remaining(resting)))
         else:
             updates.append(_update(request.order_id, s_symbol, OrderState.REJECTED, 0.0, *refusal))
     if csp.ticked(a_cancel):

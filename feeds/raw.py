@@ -1,5 +1,6 @@
 """Parquet, Arrow and CSV files as record batches, whatever is in them."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,8 +16,10 @@ _PROJECT = Path(__file__).parent.parent
 _CSV = (".csv", ".csv.gz")
 _ARROW = (".arrow", ".feather", ".ipc")
 _BLOCK_BYTES = 4 << 20  # of CSV read at once, and the longest line
+_HEAD_BYTES = 1 << 20  # of CSV read for its header
 _BUFFER_BYTES = 1 << 20  # of a Parquet column read at once, so that a large row group is not held whole
 _COPY_ROWS = 65_536
+_RAGGED = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+): ?(.*)")  # the header is row 1
 # pyarrow raises any of these on bytes that are not what the file's name says.
 _BROKEN = (pa.ArrowException, OSError, UnicodeDecodeError)
 
@@ -69,8 +72,7 @@ def column_names(path: Path) -> list[str]:
     ending = _ending(path)
     try:
         if ending in _CSV:
-            ragged_rows_wait = pa.csv.ParseOptions(invalid_row_handler=lambda row: "skip")
-            with _csv_bytes(path) as text, pa.csv.open_csv(text, parse_options=ragged_rows_wait) as reader:
+            with _csv_bytes(path) as text, pa.csv.open_csv(text, read_options=_csv_blocks(_HEAD_BYTES)) as reader:
                 return list(reader.schema.names)
         if ending == ".parquet":
             return list(pq.read_schema(path).names)
@@ -81,16 +83,19 @@ def column_names(path: Path) -> list[str]:
 
 
 def copy_rows(path: Path, rows: int, target: Path) -> None:
-    """Write the first `rows` rows of a file, one or more, to `target` in the same format."""
-    with ExitStack() as stack:
-        writer = None
-        for batch in _read(path, _COPY_ROWS, None):
-            writer = writer or stack.enter_context(_writer(path, target, batch.schema, stack))
-            part = batch.slice(0, rows)
-            writer.write_batch(part)
-            rows -= part.num_rows
-            if rows == 0:
-                return
+    """Write the first `rows` rows of a file, one or more, to `target` in the same format; DataError as `batches`."""
+    try:
+        with ExitStack() as stack:
+            writer = None
+            for batch in _read(path, _COPY_ROWS, None):
+                writer = writer or stack.enter_context(_writer(path, target, batch.schema, stack))
+                part = batch.slice(0, rows)
+                writer.write_batch(part)
+                rows -= part.num_rows
+                if rows == 0:
+                    return
+    except pa.ArrowException as exc:  # such as text that is not UTF-8, in a column that nothing else reads
+        raise _unreadable(path, exc) from None
 
 
 def _writer(path: Path, target: Path, schema: pa.Schema, stack: ExitStack) -> Any:
@@ -132,37 +137,21 @@ def _read(path: Path, rows: int, columns: Sequence[str] | None) -> Iterator[pa.R
 
 
 def _read_csv(path: Path, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
-    ragged = []
-
-    def refuse(row: Any) -> str:
-        ragged.append(row)
-        return "error"
-
     strings = pa.csv.ConvertOptions(
         column_types=dict.fromkeys(columns if columns is not None else column_names(path), pa.string()),
         include_columns=columns,
         null_values=[""],
         strings_can_be_null=True,
     )
-    try:
-        with (
-            _csv_bytes(path) as text,
-            pa.csv.open_csv(
-                text,
-                read_options=pa.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),  # threads count no rows
-                parse_options=pa.csv.ParseOptions(invalid_row_handler=refuse),
-                convert_options=strings,
-            ) as reader,
-        ):
-            yield from reader
-    except pa.ArrowInvalid:
-        if not ragged:
-            raise
-        row = ragged[0]
-        raise DataError(
-            f"{path}, row {row.number - 1}: want {row.expected_columns} cells, were {row.actual_columns}:"
-            f" {row.text[:80]}"
-        ) from None
+    with (
+        _csv_bytes(path) as text,
+        pa.csv.open_csv(text, read_options=_csv_blocks(_BLOCK_BYTES), convert_options=strings) as reader,
+    ):
+        yield from reader
+
+
+def _csv_blocks(size: int) -> Any:
+    return pa.csv.ReadOptions(block_size=size, use_threads=False)  # with threads, errors do not tell the row
 
 
 def _csv_bytes(path: Path) -> Any:
@@ -180,4 +169,8 @@ def _ipc(file: Any) -> Any:
 
 def _unreadable(path: Path, exc: Exception) -> DataError:
     reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-    return DataError(f"{path} cannot be read as {path.suffix.lstrip('.')}: {reason}")
+    ragged = _RAGGED.search(reason)
+    if ragged:
+        line, wanted, came, text = ragged.groups()
+        return DataError(f"{path}, row {int(line) - 1}: want {wanted} cells, were {came}: {text[:80]}")
+    return DataError(f"{path} cannot be read as {_ending(path).lstrip('.')}: {reason}")

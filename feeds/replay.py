@@ -85,6 +85,8 @@ def _reader(source: Source) -> ParquetReader:
 
 
 def _split(events: Any, symbols: list[str], of_file: tuple[str, ...]) -> dict[str, Any]:
+    if not symbols:
+        return {}
     if len(of_file) == 1:
         return {symbols[0]: events}
     if len(symbols) == 1:

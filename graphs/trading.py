@@ -21,7 +21,7 @@ from nodes.fuse import check_names, fuse_signals
 from nodes.gate import risk_filter
 from nodes.macro import macro_signal
 from nodes.news import news_signal
-from nodes.orders import annual_volatility, generate_orders, target_position
+from nodes.orders import annual_volatility, generate_orders, target_position, unfilled
 from nodes.portfolio import portfolio
 from nodes.risk import action_alert, limit_target, risk_monitor
 from nodes.technical import technical_signals
@@ -111,14 +111,14 @@ def trading_system(
     gate = risk_filter(order, fill.out(), update.out(), action, account.equity, closes, instruments, config.risk)
     answer = venue(gate.approved, csp.unroll(gate.cancel))
     fill.bind(answer.fill)
-    update.bind(together([gate.refused, answer.update]))
+    update.bind(together([gate.refused, unfilled(answer.update)]))
 
     return Streams(
         signals=together(signals),
         final_signals=together(final),
         targets=together(targets),
         orders=order,
-        updates=update.out(),
+        updates=together([gate.refused, answer.update]),
         fills=answer.fill,
         risk=action,
         alerts=together([*alerts, gate.alert]),

@@ -15,7 +15,7 @@ from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind
 from nodes.risk import RiskConfig
 
 _SECOND = timedelta(seconds=1)
-_TERMINAL = (OrderState.REJECTED, OrderState.CANCELLED)
+_BUY = Side.BUY  # bound once: looking a member up on its class costs more than comparing it
 
 
 class Exposure:
@@ -33,7 +33,7 @@ class Exposure:
     def lots(self, symbol: str, side: Side, quantity: float) -> int:
         """Signed lots of a quantity, towards zero."""
         count = self._contracts[symbol].lots.down(quantity)
-        return count if side is Side.BUY else -count
+        return count if side is _BUY else -count
 
     def worth(self, symbol: str, lots: int, price: float) -> float:
         """|lots| at `price`, quote currency."""
@@ -91,7 +91,8 @@ def risk_filter(
 
     Args:
         order: what the strategy wants to send.
-        fill, update: what the venue answered; tells what is held and in flight.
+        fill: executions.
+        update: orders that were refused or cancelled; with the fills they tell what is held and in flight.
         action: what the risk monitor asks.
         equity: account value, quote currency; passive.
         closes: last price by symbol, quote currency; passive.
@@ -111,7 +112,7 @@ def risk_filter(
 
     if csp.ticked(fill):
         s_exposure.filled(fill)
-    if csp.ticked(update) and update.state in _TERMINAL:
+    if csp.ticked(update):
         s_exposure.closed(update.order_id)
     if csp.ticked(action):
         if action.kind is RiskActionKind.EMERGENCY_STOP:

@@ -15,6 +15,9 @@ from feeds.instruments import Instrument
 from nodes.events import Signal, TargetPosition
 
 _SECONDS_A_YEAR = 365.25 * 86_400.0
+# Bound once: looking a member up on its class costs more than comparing it.
+_BUY, _SELL, _MARKET = Side.BUY, Side.SELL, OrderType.MARKET
+_REJECTED, _CANCELLED = OrderState.REJECTED, OrderState.CANCELLED
 _SIZING_MODES = ("fixed", "fraction", "volatility")
 
 
@@ -158,7 +161,7 @@ def generate_orders(
     Args:
         target: the wanted position of this symbol.
         fill: its executions.
-        update: its order updates; a refused or cancelled order is no longer in flight.
+        update: its orders that were refused or cancelled; they are no longer in flight.
         run_id: first part of every order id; the rest is the symbol and a counter.
 
     Ticks:
@@ -172,7 +175,7 @@ def generate_orders(
 
     if csp.ticked(fill):
         lots = s_contract.lots.exact(fill.quantity)
-        if fill.side is Side.SELL:
+        if fill.side is _SELL:
             lots = -lots
         s_position += lots
         left = s_in_flight.get(fill.order_id, 0) - lots
@@ -180,7 +183,7 @@ def generate_orders(
             s_in_flight[fill.order_id] = left
         else:
             s_in_flight.pop(fill.order_id, None)
-    if csp.ticked(update) and update.state in (OrderState.REJECTED, OrderState.CANCELLED):
+    if csp.ticked(update):
         s_in_flight.pop(update.order_id, None)
     if csp.ticked(target):
         lots = s_contract.lots.exact(target.quantity) - s_position - sum(s_in_flight.values())
@@ -191,8 +194,17 @@ def generate_orders(
             return OrderRequest(
                 order_id=order_id,
                 symbol=instrument.symbol,
-                side=Side.BUY if lots > 0 else Side.SELL,
-                order_type=OrderType.MARKET,
+                side=_BUY if lots > 0 else _SELL,
+                order_type=_MARKET,
                 quantity=s_contract.lots.value(abs(lots)),
                 limit_price=0.0,
             )
+
+
+@csp.node
+def unfilled(update: ts[OrderUpdate]) -> ts[OrderUpdate]:
+    """The updates that end an order without a fill: what is in flight must hear of them, and of no others."""
+    if csp.ticked(update):
+        state = update.state
+        if state is _REJECTED or state is _CANCELLED:
+            return update

@@ -12,6 +12,7 @@ from feeds.instruments import Instrument
 from feeds.streams import by_symbol
 from nodes.events import PositionUpdate
 
+_SELL = Side.SELL  # bound once: looking a member up on its class costs more than comparing it
 # Prices of one instant come in separate engine cycles; all are in one microsecond later, csp's finest Python alarm.
 _SETTLE = timedelta(microseconds=1)
 
@@ -45,7 +46,7 @@ def book(fill: ts[Fill], instruments: tuple[Instrument, ...], initial_cash: floa
         symbol = fill.symbol
         contract = s_ledger.contracts[symbol]
         lots = contract.lots.exact(fill.quantity)
-        if fill.side is Side.SELL:
+        if fill.side is _SELL:
             lots = -lots
         held = s_ledger.book(symbol, lots, contract.ticks.exact(fill.price), s_ledger.quanta(fill.fee))
         csp.output(cash=contract.money(s_ledger.cash))
@@ -61,67 +62,28 @@ def book(fill: ts[Fill], instruments: tuple[Instrument, ...], initial_cash: floa
 
 
 @csp.node
-def position_value(position: ts[PositionUpdate], close: ts[float], multiplier: float) -> ts[float]:
-    """Value of one position at the last price, quote currency, signed. The price is passive while the position is flat.
-
-    Args:
-        position: updates of one symbol.
-        close: its last price, quote currency.
-        multiplier: quote currency per point and unit.
-
-    Ticks:
-        On every update of the position, and on every price while it is open.
-
-    Raises:
-        ValueError: an open position and a price that is not positive and finite.
-    """
-    with csp.state():
-        s_units = 0.0
-    with csp.start():
-        csp.make_passive(close)
-
-    if csp.ticked(position):
-        was_open = s_units != 0.0
-        s_units = position.quantity * multiplier
-        if s_units and not was_open:
-            csp.make_active(close)
-        elif was_open and not s_units:
-            csp.make_passive(close)
-    if csp.valid(close):
-        value = s_units * close
-        if s_units and not -1e300 < value < 1e300:
-            raise ValueError(f"want a finite price to mark a position, was {close} at {csp.now()}")
-        return value
-
-
-@csp.node
-def account(cash: ts[float], values: dict[str, ts[float]]) -> csp.Outputs(
+def settled_sums(cash: ts[float], values: dict[str, ts[float]]) -> csp.Outputs(
     equity=ts[float], position_value=ts[float], gross_exposure=ts[float]
 ):
-    """Equity and exposure of an account.
+    """Equity and exposure of an account of several symbols.
 
     Args:
         cash: quote currency.
         values: signed value of each position, by symbol.
 
     Ticks:
-        In the cycle of the change where there is one symbol. Where there are several, marks of one instant come in
-        separate cycles: they settle by an alarm one microsecond later, so that no sum mixes old and new prices.
+        A microsecond after the first change of an instant: the marks of one instant come in separate cycles, and no sum
+        may mix old and new prices.
     """
     with csp.alarms():
         a_settled = csp.alarm(bool)
     with csp.state():
-        s_many = len(values) > 1
         s_armed = False
         s_symbols = list(values.keys())
-        s_symbol = s_symbols[0]
 
-    if not s_many:
-        value = values[s_symbol] if csp.valid(values[s_symbol]) else 0.0
-        csp.output(equity=cash + value, position_value=value, gross_exposure=abs(value))
-    elif csp.ticked(a_settled):
+    if csp.ticked(a_settled):
         s_armed = False
-        held = [values[s] for s in s_symbols if csp.valid(values[s])]
+        held = [values[s] for s in s_symbols]
         net = sum(held)
         csp.output(equity=cash + net, position_value=net, gross_exposure=sum(map(abs, held)))
     elif not s_armed:
@@ -149,18 +111,27 @@ def portfolio(
         initial_cash: quote currency.
 
     Ticks:
-        `position` and `cash` on fills, `values` by symbol on marks, the sums as `account` says.
+        `position` and `cash` on fills; a value at the start, on fills, and on every price after the first fill of its
+        symbol; the sums in the cycle of the change where there is one symbol, else as `settled_sums`.
     """
     booked = book(fill, instruments, initial_cash)
     symbols = [instrument.symbol for instrument in instruments]
     positions = by_symbol(booked.position, symbols)
-    values = {i.symbol: position_value(positions[i.symbol], closes[i.symbol], float(i.multiplier)) for i in instruments}
-    sums = account(booked.cash, values)
+    values = {}
+    for instrument in instruments:  # edges of C++ arithmetic: a mark is the most frequent thing an open position does
+        units = positions[instrument.symbol].quantity * float(instrument.multiplier)
+        values[instrument.symbol] = csp.default(units * closes[instrument.symbol], 0.0)
+    if len(symbols) == 1:
+        value = values[symbols[0]]
+        equity, position_value, gross_exposure = booked.cash + value, value, csp.abs(value)
+    else:
+        sums = settled_sums(booked.cash, values)
+        equity, position_value, gross_exposure = sums.equity, sums.position_value, sums.gross_exposure
     return csp.output(
         position=booked.position,
         values=values,
         cash=booked.cash,
-        equity=sums.equity,
-        position_value=sums.position_value,
-        gross_exposure=sums.gross_exposure,
+        equity=equity,
+        position_value=position_value,
+        gross_exposure=gross_exposure,
     )

@@ -92,42 +92,50 @@ def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig
         gross_exposure: sum of |position value|, quote currency.
 
     Ticks:
-        EMERGENCY_STOP once a run when the drawdown passes its limit (equity at or below zero counts as all of it);
-        REDUCE_POSITIONS once per breach of gross exposure, again after it was back inside.
+        EMERGENCY_STOP once a run when the drawdown passes its limit; REDUCE_POSITIONS once per breach of gross
+        exposure, again after it was back inside. Both inputs tick together, from the account.
 
     Raises:
         ValueError: equity that is not finite.
     """
     with csp.state():
+        s_kept = 0.0 if config.drawdown_max is None else 1.0 - config.drawdown_max
+        s_gross_max = math.inf if config.gross_exposure_max is None else config.gross_exposure_max
+        s_checked = config.drawdown_max is not None
         s_peak = 0.0
-        s_stopped = False
+        s_floor = 0.0  # equity below it is too deep a drawdown
         s_over = False
 
-    if csp.ticked(equity):
+    if s_floor <= equity <= s_peak and not s_over and gross_exposure <= s_gross_max * equity:
+        pass  # nearly every mark: nothing new, and nothing wrong
+    else:
         if not -math.inf < equity < math.inf:
             raise ValueError(f"equity must be finite, was {equity} at {csp.now()}")
         if equity > s_peak:
             s_peak = equity
-    drawdown = 1.0 - equity / s_peak if s_peak > 0.0 else 1.0
-    if config.drawdown_max is not None and drawdown > config.drawdown_max and not s_stopped:
-        s_stopped = True
-        csp.output(
-            RiskAction(kind=RiskActionKind.EMERGENCY_STOP, code="drawdown", value=drawdown, limit=config.drawdown_max)
-        )
-    elif config.gross_exposure_max is not None and csp.valid(gross_exposure):
-        limit = config.gross_exposure_max * equity
-        if gross_exposure <= limit:
-            s_over = False
-        elif not s_over and not s_stopped:
-            s_over = True
+            s_floor = s_peak * s_kept
+        if s_checked and equity < s_floor:
+            s_checked = False  # once a run
             csp.output(
                 RiskAction(
-                    kind=RiskActionKind.REDUCE_POSITIONS,
-                    code="gross_exposure",
-                    value=gross_exposure / equity if equity > 0.0 else math.inf,
-                    limit=config.gross_exposure_max,
+                    kind=RiskActionKind.EMERGENCY_STOP,
+                    code="drawdown",
+                    value=1.0 - equity / s_peak,
+                    limit=config.drawdown_max,
                 )
             )
+        else:
+            over = gross_exposure > s_gross_max * equity
+            if over and not s_over:
+                csp.output(
+                    RiskAction(
+                        kind=RiskActionKind.REDUCE_POSITIONS,
+                        code="gross_exposure",
+                        value=gross_exposure / equity if equity > 0.0 else math.inf,
+                        limit=s_gross_max,
+                    )
+                )
+            s_over = over
 
 
 @csp.node

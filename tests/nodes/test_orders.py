@@ -15,7 +15,7 @@ from brokers.events import Fill, Liquidity, OrderState, OrderType, OrderUpdate
 from feeds.events import Side
 from feeds.instruments import Instrument
 from nodes.events import Signal, TargetPosition
-from nodes.orders import SizingConfig, annual_volatility, generate_orders, target_position
+from nodes.orders import SizingConfig, annual_volatility, generate_orders, target_position, unfilled
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
 
@@ -137,6 +137,12 @@ def test_what_is_in_flight_is_not_ordered_twice() -> None:
 def test_what_the_venue_refused_is_no_longer_in_flight(state: OrderState) -> None:
     wanted = [(0.0, target(2.0)), (2.0, target(2.0))]
     assert orders(wanted, updates=[(1.0, update(1, state))]) == [(T0, "BUY", 2.0), (T0 + 2 * SECOND, "BUY", 2.0)]
+
+
+def test_only_what_ends_an_order_without_a_fill_is_heard() -> None:
+    updates = [update(i, state) for i, state in enumerate(OrderState)]
+    heard = run(lambda: unfilled(ticks(*updates)))
+    assert [u.state for u in values(heard)] == [OrderState.CANCELLED, OrderState.REJECTED]
 
 
 def test_an_answer_in_the_cycle_of_a_target_counts_first() -> None:
