@@ -5,9 +5,12 @@ The dataclasses live beside the code that reads them; this module only knows how
 
 import dataclasses
 import difflib
+import reprlib
 import tomllib
 import types
 import typing
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,11 +32,13 @@ def load(cls: type[T], path: str | Path) -> T:
         text = Path(path).read_bytes().decode()
     except FileNotFoundError:
         raise ConfigError(f"config file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"config file {path} cannot be read: {exc}") from None
+    except OSError as exc:
+        raise ConfigError(f"config file {path} cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"config file {path} cannot be read: want UTF-8, was {exc}") from None
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # tomllib lets int() and the stack speak for themselves
         raise ConfigError(f"config file {path} is not valid TOML: {exc}") from None
     try:
         return build(cls, data)
@@ -51,21 +56,32 @@ def build(cls: type[T], data: dict[str, Any], where: str = "") -> T:
         ConfigError: as `load`.
     """
     hints = typing.get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in fields]
     for key in data:
         if key not in names:
             raise ConfigError(f"unknown key {_join(where, key)!r}{nearest(key, names)}")
+    for field in fields:
+        no_default = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if no_default and field.name not in data:
+            raise ConfigError(f"{_join(where, field.name)} is missing: it has no default")
     values = {key: _convert(hints[key], value, _join(where, key)) for key, value in data.items()}
     try:
         return cls(**values)
-    except (TypeError, ValueError) as exc:
+    except ValueError as exc:
         raise ConfigError(f"[{where}] {exc}" if where else str(exc)) from None
 
 
-def nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: Sequence[str], what: str = "keys") -> str:
     """A hint such as `; did you mean 'x'?`, or what there is to choose from."""
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known keys are {', '.join(sorted(known))}"
+    return f"; did you mean {close[0]!r}?" if close else f"; known {what} are {listed(sorted(known))}"
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names for a message: `a, b, c`, at most `most` of them."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _join(where: str, key: str) -> str:
@@ -95,7 +111,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def _scalar(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):  # a TOML integer has no largest value
+            return float(value)
     if hint is datetime and type(value) is date:
         return datetime(value.year, value.month, value.day)
     if hint is Path and isinstance(value, str):
@@ -107,4 +124,4 @@ def _scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _wrong(where: str, wanted: str, value: Any) -> ConfigError:
-    return ConfigError(f"{where} must be {wanted}, was {value!r}")
+    return ConfigError(f"{where} must be {wanted}, was {reprlib.repr(value)}")

@@ -363,7 +363,7 @@ class Reader:
         self._refuse(high < low, high, "a high not below the low")
         room = high * _RELATIVE
         for name in ("open", "close"):
-            outside = (values[name] > high + room) | (values[name] < low - room)
+            outside = (values[name] - high > room) | (low - values[name] > room)
             self._refuse(outside, values[name], f"the {name} between low and high")
 
     def _refuse(self, bad: npt.NDArray[np.bool_], values: Any, wanted: str) -> None:

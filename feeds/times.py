@@ -20,8 +20,8 @@ _OFFSET = r":.*\d(Z|[+-]\d\d:?(\d\d)?)$"  # after a time of day: the -22 of 2009
 # A count since 1970 tells its unit by its size: in each of them the years 1973 to 2255 have the same digits.
 _EPOCH_NS = (10**17, 9 * 10**18)
 _EPOCH_UNITS = (1_000_000_000, 1_000_000, 1_000, 1)  # nanoseconds of s, ms, us, ns
-_YEARS = (1700, 2200)  # well inside csp's range, which is that of int64 nanoseconds
-_FIRST_NS, _LAST_NS = (np.datetime64(str(year), "ns").astype(np.int64) for year in _YEARS)
+_YEARS = (1700, 2199)  # well inside csp's range, which is that of int64 nanoseconds
+_FIRST_NS, _END_NS = (np.datetime64(str(year), "ns").astype(np.int64) for year in (_YEARS[0], _YEARS[1] + 1))
 _NS_UTC = pa.timestamp("ns", "UTC")
 
 Ints = npt.NDArray[np.int64]
@@ -59,7 +59,7 @@ def to_utc(column: Any, zone: str, shift: timedelta, where: tuple[str, int]) -> 
         where: (path, rows before this column), for messages.
 
     Raises:
-        DataError: a missing, naive, mixed, non-existent, ambiguous or unreadable time, or one outside 1700 to 2200.
+        DataError: a missing, naive, mixed, non-existent, ambiguous or unreadable time, or one outside 1700 to 2199.
     """
     path, rows = where
     if pa.types.is_dictionary(column.type):
@@ -104,8 +104,9 @@ def _parse(text: Any, where: tuple[str, int]) -> Any:
     with_offset = pc.match_substring_regex(text, _OFFSET)
     count = pc.sum(with_offset).as_py()
     if 0 < count < len(text):
-        odd = _first(with_offset if count * 2 < len(text) else pc.invert(with_offset))
-        raise DataError(f"{path}, row {rows + odd}: some times carry an offset and some do not, was {text[odd - 1]}")
+        rare, wanted = (with_offset, "without") if count * 2 < len(text) else (pc.invert(with_offset), "with")
+        odd = _first(rare)
+        raise DataError(f"{path}, row {rows + odd}: want a time {wanted} an offset, as others are, was {text[odd - 1]}")
     return _cast(text, _NS_UTC if count else pa.timestamp("ns"), where)
 
 
@@ -116,7 +117,8 @@ def _cast(column: Any, kind: pa.DataType, where: tuple[str, int]) -> Any:
         path, rows = where
         bad = first_refused(column, lambda part: part.cast(kind))
         raise DataError(
-            f"{path}, row {rows + bad + 1}: want a time such as 2024-01-02 14:30:00, was {_shown(column, bad)!r}"
+            f"{path}, row {rows + bad + 1}: want a time such as 2024-01-02 14:30:00, {_YEARS[0]} to {_YEARS[1]},"
+            f" was {_shown(column, bad)!r}"
         ) from None
 
 
@@ -136,9 +138,7 @@ def _localize(local_ns: Ints, zone: str, later: bool, where: tuple[str, int]) ->
     try:
         pc.assume_timezone(pa.scalar(datetime(2020, 7, 1, 12), pa.timestamp("ns")), zone)
     except pa.ArrowInvalid:
-        raise DataError(
-            f"{path}: unknown time zone {zone!r}; want a name such as 'UTC' or 'America/New_York'"
-        ) from None
+        raise DataError(f"{path}: want a time zone such as 'UTC' or 'America/New_York', was {zone!r}") from None
     reading = "latest" if later else "raise"
 
     def assume(times: Any) -> Any:
@@ -171,9 +171,9 @@ def _epoch(column: Any, where: tuple[str, int]) -> Ints:
 
 
 def _in_range(time: Ints, where: tuple[str, int]) -> Ints:
-    if time.min() < _FIRST_NS or time.max() >= _LAST_NS:
+    if time.min() < _FIRST_NS or time.max() >= _END_NS:
         path, rows = where
-        i = int(np.argmax((time < _FIRST_NS) | (time >= _LAST_NS)))
+        i = int(np.argmax((time < _FIRST_NS) | (time >= _END_NS)))
         first, last = _YEARS
         raise DataError(f"{path}, row {rows + i + 1}: want a time from {first} to {last}, was {moment(int(time[i]))}")
     return time

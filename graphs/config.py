@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 from brokers.paper import PaperConfig
 from configs.load import nearest
 from feeds.files import Source
 from feeds.instruments import Instrument
 from feeds.news import NewsConfig
+from feeds.times import bar_length
 from nodes.adaptive import AdaptiveConfig, MarketStateConfig
 from nodes.alerts import PriceAlertConfig
 from nodes.fuse import FuseConfig
@@ -19,6 +20,7 @@ from nodes.risk import RiskConfig
 from nodes.technical import TechnicalConfig
 
 _SIGNAL_SOURCES = ("technical", "adaptive", "macro", "news", "price_alert")
+_YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class SignalsConfig:
     def __post_init__(self) -> None:
         for name in self.use:
             if name not in _SIGNAL_SOURCES:
-                raise ValueError(f"unknown signal source {name!r} in use{nearest(name, list(_SIGNAL_SOURCES))}")
+                raise ValueError(f"unknown signal source {name!r} in use{nearest(name, _SIGNAL_SOURCES, 'sources')}")
         for plugin in self.plugins:
             module, _, function = plugin.partition(":")
             if not module or not function:
@@ -61,17 +63,17 @@ class BacktestConfig:
     """One backtest. A TOML file under configs/backtest/ overrides these; a flag overrides the file."""
 
     name: str = "backtest"  # part of the output folder's name and of every order id
+    symbols: tuple[str, ...] = ()  # trade only these; () trades all that the feeds hold
+    start: datetime | None = None  # UTC unless it carries an offset; None: the first event
+    end: datetime | None = None  # as `start`, inclusive; None: the last event
+    initial_cash: float = 100_000.0  # quote currency, a multiple of its unit
+    bar: str = "1m"  # length of the bars that are built from trades
     sample: str = "Not stated."  # what was fitted on which data; printed in the report
-    trials: int = 1  # variants tried before this one; the Sharpe ratio is deflated for them
+    trials: int = 1  # variants tried, this one included; the Sharpe ratio is deflated for them
     feeds: tuple[Source, ...] = ()  # market data
     macro: tuple[Source, ...] = ()  # point-in-time series
     news: tuple[NewsConfig, ...] = ()
     instruments: tuple[Instrument, ...] = ()  # a symbol that is not listed trades unrounded and free of fees
-    symbols: tuple[str, ...] = ()  # trade only these; () trades all that the feeds hold
-    start: datetime | None = None  # UTC; None: the first event
-    end: datetime | None = None  # UTC, inclusive; None: the last event
-    bar: str = "1m"  # bars that are built from trades
-    initial_cash: float = 100_000.0  # quote currency
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
     sizing: SizingConfig = field(default_factory=SizingConfig)
@@ -79,12 +81,26 @@ class BacktestConfig:
     broker: PaperConfig = field(default_factory=PaperConfig)
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.initial_cash < math.inf:
-            raise ValueError(f"initial_cash must be positive and finite, was {self.initial_cash}")
+        for name in ("start", "end"):
+            object.__setattr__(self, name, _naive_utc(name, getattr(self, name)))
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError(f"start must lie before end, was {self.start} and {self.end}")
-        if not self.name or "/" in self.name:
-            raise ValueError(f"name must be a word without '/', was {self.name!r}")
+        if not 0.0 < self.initial_cash < math.inf:
+            raise ValueError(f"initial_cash must be positive and finite, was {self.initial_cash}")
+        if not 0 < len(self.name.strip()) <= 100 or "/" in self.name or not self.name.isprintable():
+            raise ValueError(f"name must be 1 to 100 printable characters without '/', was {self.name!r}")
+        if not 1 <= self.trials <= 1_000_000:
+            raise ValueError(f"trials must lie in [1, 1000000], was {self.trials}")
+        bar_length(self.bar)
         symbols = [instrument.symbol for instrument in self.instruments]
         if len(set(symbols)) != len(symbols):
             raise ValueError(f"want each instrument once, was {symbols}")
+
+
+def _naive_utc(name: str, when: datetime | None) -> datetime | None:
+    """As csp wants it: an offset is taken away, a time without one is UTC already."""
+    if when is None:
+        return None
+    if not _YEARS[0] <= when.year < _YEARS[1]:
+        raise ValueError(f"{name} must lie from {_YEARS[0]} to {_YEARS[1] - 1}, was {when}")
+    return when.astimezone(UTC).replace(tzinfo=None) if when.tzinfo is not None else when

@@ -13,7 +13,7 @@ from support import T0
 
 import feeds.news
 from feeds.errors import DataError
-from feeds.news import NewsConfig, NewsReader, describe, news_replay
+from feeds.news import NewsConfig, NewsReader, describe, news_replay, truncate
 
 SAMPLE = Path(feeds.news.__file__).parent / "sample" / "news_fictional.jsonl"
 
@@ -241,3 +241,14 @@ def test_the_sample_says_that_it_is_invented_and_covers_its_years() -> None:
     assert {item.source for item in items} == {"fictional sample"}
     assert {item.symbol for item in items} == {"", "BTC-USD"}
     assert "invented" in items[0].headline
+
+
+def test_truncate_keeps_the_lines_that_are_known_at_the_cut(tmp_path: Path) -> None:
+    path = write(tmp_path, *(record(s, id=str(s)) for s in (0, 10, 20)))
+    target = tmp_path / "cut.jsonl"
+    config = NewsConfig(path=path, delay_s=60.0)
+
+    assert truncate(config, T0 + timedelta(seconds=70), target) == 2  # the second is known at 70 s, not a moment before
+    assert [item.item_id for item in NewsReader(str(target))] == ["0", "10"]
+    assert truncate(config, T0 + timedelta(seconds=59), tmp_path / "none.jsonl") == 0
+    assert not (tmp_path / "none.jsonl").exists()

@@ -1,0 +1,209 @@
+"""What can be wrong with a backtest before its first event: each mistake is a sentence, found before the engine starts.
+
+The nodes refuse bad input too, but in the middle of a run and with a traceback. What a config or a file can get wrong
+is asked here first, of the very code that will use it.
+"""
+
+import importlib
+import math
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from csp import ts
+from csp.impl.wiring.edge import Edge
+
+from brokers.ledger import Ledger
+from configs.load import ConfigError, listed
+from feeds.errors import DataError, UnknownSymbolError
+from feeds.events import Bar
+from feeds.files import Description, Source, tables
+from feeds.instruments import Instrument
+from feeds.times import bar_length
+from graphs.config import BacktestConfig, TradingConfig
+from graphs.trading import SignalPlugin
+from nodes.events import Signal
+from nodes.sessions import SessionClock
+
+Described = tuple[Source, Description]
+
+_FAR_ABOVE = 100  # ticks; a price that starts so far above one is not searched for a fall below it
+
+
+def symbols_to_trade(config: BacktestConfig, feeds: Sequence[Described]) -> list[str]:
+    """The symbols asked for, else all, in the order of the files.
+
+    Raises:
+        UnknownSymbolError: one that no file holds.
+    """
+    there = list(dict.fromkeys(symbol for _, description in feeds for symbol in description.symbols))
+    for symbol in config.symbols:
+        if symbol not in there:
+            raise UnknownSymbolError(f"symbol {symbol!r} is not in the data, which hold {listed(there)}")
+    return list(dict.fromkeys(config.symbols)) or there
+
+
+def check_kinds(sources: Sequence[Described], key: str, wanted: tuple[str, ...]) -> None:
+    """Refuse a file that stands under the wrong key of the config."""
+    for source, description in sources:
+        if description.kind not in wanted:
+            raise DataError(f"{source.path} holds {description.kind}; under [[{key}]] want {' or '.join(wanted)}")
+
+
+def check_overlap(config: BacktestConfig, feeds: Sequence[Described], symbols: Sequence[str]) -> None:
+    """Refuse two files of one symbol's trades, or of its bars of one length: one would silently replace the other."""
+    seen: dict[tuple[str, str], str] = {}
+    for source, description in feeds:
+        bars = f"bars of {description.bar or bar_length(config.bar)}"
+        for symbol in description.symbols:
+            for what in (bars,) if description.kind == "bars" else ("trades", bars):
+                if symbol in symbols and (symbol, what) in seen:
+                    raise DataError(f"two files hold {what} of {symbol}: {seen[symbol, what]} and {source.path}")
+                seen[symbol, what] = source.path
+
+
+def window(config: BacktestConfig, feeds: Sequence[Described], symbols: Sequence[str]) -> tuple[datetime, datetime]:
+    """From when to when to run: as configured, else as far as the data of `symbols` reach.
+
+    Raises:
+        DataError: the data lie elsewhere.
+    """
+    used = [description for _, description in feeds if not set(symbols).isdisjoint(description.symbols)]
+    first, last = min(d.first for d in used), max(d.last for d in used)
+    start, end = config.start or first, config.end or last
+    if start > last or end < first:
+        asked = f"from {config.start or 'the first event'} to {config.end or 'the last'}"
+        raise DataError(f"the window {asked} lies outside the data, which reach from {first} to {last}")
+    return start, end
+
+
+def check_account(trading: TradingConfig) -> None:
+    """Refuse instruments and cash that the books cannot hold exactly, and calendars that do not exist."""
+    try:
+        Ledger(trading.instruments, trading.initial_cash)
+    except ValueError as exc:
+        raise ConfigError(f"initial_cash or instruments: {exc}") from None
+    for instrument in trading.instruments:
+        try:
+            SessionClock(instrument.calendar)
+        except ValueError as exc:
+            raise ConfigError(f"instrument {instrument.symbol}: {exc}") from None
+
+
+def check_macro(config: BacktestConfig, macro: Sequence[Described]) -> None:
+    """Refuse macro files of which the macro signal reads no series: it could never speak."""
+    there = [symbol for _, description in macro for symbol in description.symbols]
+    named = config.signals.macro.risk_on + config.signals.macro.risk_off
+    if macro and "macro" in config.signals.use and set(named).isdisjoint(there):
+        raise ConfigError(
+            f"signals.macro.risk_on and risk_off name {listed(named)}, but the macro files hold {listed(there)}"
+        )
+
+
+def check_tradable(trading: TradingConfig, feeds: Sequence[Described], start: datetime, end: datetime) -> None:
+    """Refuse a window without prices, a tick above the price, and lots that are all beyond the account.
+
+    Raises:
+        ConfigError: a tick or every lot is too coarse.
+        DataError: no symbol has a price between `start` and `end`.
+    """
+    lowest = _lowest_prices(trading, feeds, start, end)
+    if min(lowest.values()) == math.inf:
+        raise DataError(f"there are no market data between {start} and {end}")
+    for instrument in trading.instruments:
+        price = lowest[instrument.symbol]
+        if price < float(instrument.tick):
+            raise ConfigError(
+                f"the tick {instrument.tick} of {instrument.symbol} is larger than its price, which fell to {price:g}"
+            )
+    most = {i.symbol: _largest_position(trading, i, lowest[i.symbol]) for i in trading.instruments}
+    if all(most[i.symbol] < float(i.lot) for i in trading.instruments):
+        first = trading.instruments[0]
+        raise ConfigError(
+            f"nothing can be traded: initial_cash and [sizing] allow at most {most[first.symbol]:.6g} of"
+            f" {first.symbol}, less than one lot of {first.lot}"
+        )
+
+
+def _lowest_prices(
+    trading: TradingConfig, feeds: Sequence[Described], start: datetime, end: datetime
+) -> dict[str, float]:
+    """The lowest price of each symbol in the window, read only as far as it takes to know that it can be traded."""
+    lowest = {instrument.symbol: math.inf for instrument in trading.instruments}
+    first, last = (np.datetime64(when, "ns").astype(np.int64) for when in (start, end))
+    for source, description in feeds:
+        unsure = [i for i in trading.instruments if i.symbol in description.symbols]
+        for table in tables(source) if unsure else ():
+            time = table["time"].cast(pa.int64()).to_numpy()
+            low, high = np.searchsorted(time, first, "left"), np.searchsorted(time, last, "right")
+            part = table.slice(low, high - low).group_by("symbol")
+            for row in part.aggregate([("low" if description.kind == "bars" else "price", "min")]).to_pylist():
+                *_, price = row.values()
+                lowest[row["symbol"]] = min(price, lowest.get(row["symbol"], math.inf))
+            unsure = [i for i in unsure if not _tradable(trading, i, lowest[i.symbol])]
+            if not unsure or time[-1] > last:
+                break
+    return lowest
+
+
+def _tradable(trading: TradingConfig, instrument: Instrument, price: float) -> bool:
+    comfortable = _FAR_ABOVE * float(instrument.tick) <= price < math.inf
+    return comfortable and _largest_position(trading, instrument, price) >= float(instrument.lot)
+
+
+def _largest_position(trading: TradingConfig, instrument: Instrument, price: float) -> float:
+    """What the first signal can buy at most, base units."""
+    sizing = trading.sizing
+    if sizing.mode == "fixed":
+        return sizing.quantity
+    fraction = min(sizing.fraction, sizing.leverage_max) if sizing.mode == "fraction" else sizing.leverage_max
+    return fraction * trading.initial_cash / (price * float(instrument.multiplier))
+
+
+def load_plugin(name: str) -> SignalPlugin:
+    """Import `module:function`, from the current folder too, and make its failures errors of the config.
+
+    Raises:
+        ConfigError: there is no such function, or its module cannot be imported.
+    """
+    path, _, function = name.partition(":")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(path)
+        plugin = getattr(module, function)
+    except Exception as exc:  # whatever a user's module raises while it is imported
+        raise ConfigError(f"signal plugin {name!r} cannot be loaded: {_told(exc)}") from exc
+    finally:
+        sys.path.pop(0)
+
+    def wired(bar: ts[Bar], symbol: str, sources: tuple[Source, ...]) -> Any:
+        try:
+            signal = plugin(bar, symbol, sources)
+        except Exception as exc:  # whatever a user's function raises while the graph is wired
+            raise ConfigError(f"signal plugin {name!r} failed for {symbol}: {_told(exc, module)}") from exc
+        if not isinstance(signal, Edge) or signal.tstype.typ is not Signal:
+            raise ConfigError(f"signal plugin {name!r} must return ts[Signal], returned {_kind(signal)}")
+        return signal
+
+    return wired
+
+
+def _kind(value: object) -> str:
+    return f"ts[{value.tstype.typ.__name__}]" if isinstance(value, Edge) else type(value).__name__
+
+
+def _told(exc: Exception, module: ModuleType | None = None) -> str:
+    """An exception in a sentence, with the line of `module` that it passed through last."""
+    text = (str(exc).splitlines() or [""])[0]
+    told = f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+    frames = traceback.extract_tb(exc.__traceback__)
+    inside = [f for f in frames if f.filename == getattr(module, "__file__", None)] if module else frames
+    if inside and not inside[-1].filename.startswith("<"):  # the import machinery is no place to look
+        told += f" ({Path(inside[-1].filename).name}, line {inside[-1].lineno})"
+    return told
