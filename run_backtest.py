@@ -1,11 +1,24 @@
 """Replay history through the graph: python run_backtest.py --help"""
 
+import os
+import signal
 import sys
+
+
+def _leave(*_: object) -> None:
+    os._exit(130)
+
 
 if __name__ == "__main__":
     try:
-        from graphs.cli import backtest_main  # here, because Ctrl-C may come while it loads
+        # While csp is imported, a KeyboardInterrupt inside it would abort the process; nothing is open yet, so leave.
+        heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if heard:
+            signal.signal(signal.SIGINT, _leave)
+        from graphs.cli import backtest_main
 
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(backtest_main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)

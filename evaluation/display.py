@@ -132,6 +132,8 @@ def days(value: float) -> str:
 
 
 def hours(value: float) -> str:
+    if value < 1.0:
+        return f"{value * 60.0:,.1f} min"
     return f"{value:,.1f} h" if value < 72.0 else f"{value / 24.0:,.1f} days"
 
 

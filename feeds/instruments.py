@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
+# Of any step: a wei of ether, and more than a float can count by ones.
+_SMALLEST, _LARGEST = Decimal("1e-18"), Decimal("1e18")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instrument:
@@ -22,13 +25,15 @@ class Instrument:
     calendar: str = "24/7"  # a pandas_market_calendars name, or "24/7"
 
     def __post_init__(self) -> None:
+        if not self.symbol.strip():
+            raise ValueError(f"symbol of an instrument must not be blank, was {self.symbol!r}")
         for name in ("tick", "lot", "multiplier", "currency_unit"):
             text = getattr(self, name)
             try:
-                positive = Decimal(text).is_finite() and Decimal(text) > 0
+                possible = Decimal(text).is_finite() and _SMALLEST <= Decimal(text) <= _LARGEST
             except InvalidOperation:
-                positive = False
-            if not positive:
+                possible = False
+            if not possible:
                 raise ValueError(f"{name} of {self.symbol} must be a positive decimal such as '0.01', was {text!r}")
         for name in ("maker_bps", "taker_bps"):
             fee_bps = getattr(self, name)

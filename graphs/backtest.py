@@ -1,8 +1,6 @@
 """History through the graph: choose feeds, venue and sinks, run, and judge what came out."""
 
-import importlib
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,15 +14,16 @@ from csp import ts
 
 from brokers.events import CancelRequest, OrderRequest
 from brokers.paper import paper_venue
-from configs.load import ConfigError, nearest
+from configs.load import ConfigError
 from feeds import news, replay
-from feeds.errors import DataError, UnknownSymbolError
 from feeds.events import Bar, MacroPoint, Trade
 from feeds.files import Description, Source, describe
 from feeds.instruments import Instrument
 from feeds.streams import together
 from feeds.times import bar_length
+from graphs import checks
 from graphs.config import BacktestConfig, TradingConfig
+from graphs.folders import prepare
 from graphs.sinks import print_streams, record_signals, record_streams, report_progress
 from graphs.trading import Feeds, SignalPlugin, trading_system
 from nodes.bars import bar_aggregator
@@ -57,8 +56,12 @@ class Options:
     progress: Callable[[datetime], None] | None = None
 
 
-def plan(config: BacktestConfig) -> Plan:
+def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
     """Read and check everything that a run will need.
+
+    Args:
+        whole: False for files that are cut short, where a symbol or a series may not have begun: the config was
+            checked against the whole files before.
 
     Raises:
         ConfigError, FeedError: with a message for the user.
@@ -67,14 +70,13 @@ def plan(config: BacktestConfig) -> Plan:
         raise ConfigError("there is no market data: name a file with --data, or [[feeds]] in a config")
     feeds = tuple((source, describe(source)) for source in config.feeds)
     macro = tuple((source, describe(source)) for source in config.macro)
+    checks.check_kinds(feeds, "feeds", ("bars", "trades"))
+    checks.check_kinds(macro, "macro", ("macro",))
     for item in config.news:
         news.describe(item)
-    symbols = _symbols(config, [description for _, description in feeds])
-    first = min(d.first for _, d in feeds)
-    last = max(d.last for _, d in feeds)
-    start, end = config.start or first, config.end or last
-    if start > last or end < first:
-        raise DataError(f"the window {start} to {end} lies outside the data, which reach from {first} to {last}")
+    symbols = checks.symbols_to_trade(config, feeds)
+    checks.check_overlap(config, feeds, symbols)
+    start, end = checks.window(config, feeds, symbols)
     known = {instrument.symbol: instrument for instrument in config.instruments}
     trading = TradingConfig(
         instruments=tuple(known.get(symbol, Instrument(symbol=symbol)) for symbol in symbols),
@@ -84,7 +86,11 @@ def plan(config: BacktestConfig) -> Plan:
         sizing=config.sizing,
         risk=config.risk,
     )
-    plugins = tuple(_plugin(name) for name in config.signals.plugins)
+    checks.check_account(trading)
+    if whole:
+        checks.check_macro(config, macro)
+        checks.check_tradable(trading, feeds, start, end)
+    plugins = tuple(checks.load_plugin(name) for name in config.signals.plugins)
     return Plan(config=config, trading=trading, feeds=feeds, macro=macro, start=start, end=end, plugins=plugins)
 
 
@@ -100,15 +106,19 @@ class Outcome:
 def run(plan: Plan, options: Options) -> Outcome:
     """Run a plan and write its streams to `options.out`.
 
-    Ctrl-C stops the engine; what ticked until then is on disk, and the outcome says so.
+    Ctrl-C stops the engine; what ticked until then is on disk, and the outcome says so. The files of an earlier run
+    in the folder are removed once the graph stands.
 
     Raises:
+        ConfigError: the graph cannot be wired, or the folder cannot be written to.
         DataError: a file changed since it was checked.
     """
-    options.out.mkdir(parents=True, exist_ok=True)
     outcome = Outcome(reached=plan.start)
+    window = {"starttime": plan.start, "endtime": plan.end}
+    graph = csp.build_graph(_graph, plan, options, outcome, **window)
+    prepare(options.out)
     with _interruptible(outcome):
-        csp.run(_graph, plan, options, outcome, starttime=plan.start, endtime=plan.end)
+        csp.run(graph, **window)
     return outcome
 
 
@@ -151,6 +161,8 @@ def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
     trades: dict[str, ts[Trade]] = {}
     for source, description in plan.feeds:
         here = [symbol for symbol in description.symbols if symbol in symbols]
+        if not here:
+            continue
         if description.kind == "trades":
             for symbol, trade in replay.trades(source, here, description.symbols).items():
                 trades[symbol] = replay.pace(trade, speed) if speed else trade
@@ -182,8 +194,9 @@ def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
 @contextmanager
 def _interruptible(outcome: Outcome) -> Iterator[None]:
     """Turn Ctrl-C into a clean stop of the engine, noted in `outcome`."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears signals
+    deaf = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    if deaf or threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals, and not where its caller wants them ignored, as nohup does
         return
 
     def stop(*_: object) -> None:
@@ -197,25 +210,3 @@ def _interruptible(outcome: Outcome) -> Iterator[None]:
         outcome.interrupted = True
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _symbols(config: BacktestConfig, descriptions: list[Description]) -> list[str]:
-    """The symbols to trade: those asked for, else all, in the order of the files."""
-    there = list(dict.fromkeys(symbol for description in descriptions for symbol in description.symbols))
-    for symbol in config.symbols:
-        if symbol not in there:
-            raise UnknownSymbolError(f"symbol {symbol!r} is not in the data{nearest(symbol, there)}")
-    return list(dict.fromkeys(config.symbols)) or there
-
-
-def _plugin(name: str) -> SignalPlugin:
-    """Import `module:function`; the current folder is searched too."""
-    module, _, function = name.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        plugin: SignalPlugin = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigError(f"signal plugin {name!r} cannot be loaded: {exc}") from None
-    finally:
-        sys.path.pop(0)
-    return plugin

@@ -53,7 +53,10 @@ def check_kinds(sources: Sequence[Described], key: str, wanted: tuple[str, ...])
     """Refuse a file that stands under the wrong key of the config."""
     for source, description in sources:
         if description.kind not in wanted:
-            raise DataError(f"{source.path} holds {description.kind}; under [[{key}]] want {' or '.join(wanted)}")
+            raise DataError(
+                f"{source.path} was read as {description.kind}; under [[{key}]] want {' or '.join(wanted)}: say so with"
+                " kind and, where the columns have other names, columns"
+            )
 
 
 def check_overlap(config: BacktestConfig, feeds: Sequence[Described], symbols: Sequence[str]) -> None:
@@ -64,7 +67,7 @@ def check_overlap(config: BacktestConfig, feeds: Sequence[Described], symbols: S
         for symbol in description.symbols:
             for what in (bars,) if description.kind == "bars" else ("trades", bars):
                 if symbol in symbols and (symbol, what) in seen:
-                    raise DataError(f"two files hold {what} of {symbol}: {seen[symbol, what]} and {source.path}")
+                    raise DataError(f"{symbol} has {what} twice: in {seen[symbol, what]} and in {source.path}")
                 seen[symbol, what] = source.path
 
 
@@ -86,9 +89,13 @@ def window(config: BacktestConfig, feeds: Sequence[Described], symbols: Sequence
 def check_account(trading: TradingConfig) -> None:
     """Refuse instruments and cash that the books cannot hold exactly, and calendars that do not exist."""
     try:
-        Ledger(trading.instruments, trading.initial_cash)
+        ledger = Ledger(trading.instruments, initial_cash=0.0)
     except ValueError as exc:
-        raise ConfigError(f"initial_cash or instruments: {exc}") from None
+        raise ConfigError(f"instruments: {exc}") from None
+    try:
+        ledger.quanta(trading.initial_cash)
+    except ValueError as exc:
+        raise ConfigError(f"initial_cash: {exc}") from None
     for instrument in trading.instruments:
         try:
             SessionClock(instrument.calendar)
@@ -176,11 +183,13 @@ def load_plugin(name: str) -> SignalPlugin:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(path)
-        plugin = getattr(module, function)
     except Exception as exc:  # whatever a user's module raises while it is imported
         raise ConfigError(f"signal plugin {name!r} cannot be loaded: {_told(exc)}") from exc
     finally:
         sys.path.pop(0)
+    plugin = getattr(module, function, None)
+    if not callable(plugin):
+        raise ConfigError(f"signal plugin {name!r} cannot be loaded: {path} has no function {function!r}")
 
     def wired(bar: ts[Bar], symbol: str, sources: tuple[Source, ...]) -> Any:
         try:
@@ -195,7 +204,7 @@ def load_plugin(name: str) -> SignalPlugin:
 
 
 def _kind(value: object) -> str:
-    return f"ts[{value.tstype.typ.__name__}]" if isinstance(value, Edge) else type(value).__name__
+    return f"ts[{getattr(value.tstype.typ, '__name__', value.tstype.typ)}]" if isinstance(value, Edge) else repr(value)
 
 
 def _told(exc: Exception, module: ModuleType | None = None) -> str:

@@ -1,108 +1,80 @@
 """The command line of run_backtest.py: a config file, flags over it, and an exit code that tells.
 
 Exit codes: 0 done, 1 the look-ahead check found a difference, 2 bad usage, config or data, 3 halted by risk,
-130 interrupted.
+130 interrupted, 141 nobody reads what is printed.
 """
 
-import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
-import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from configs.load import ConfigError, load
+from configs.load import ConfigError
+from configs.load import listed as names
 from evaluation.report import summary_table
 from feeds.errors import FeedError
-from feeds.files import Source
+from graphs import folders
 from graphs.backtest import Options, Plan, plan, run
-from graphs.config import BacktestConfig
+from graphs.flags import PROGRAM, Arguments, parse
 from graphs.judge import judge
 from graphs.lookahead import check
 
-ROOT = Path(__file__).parent.parent
-CONFIGS = ROOT / "configs" / "backtest"
-DEFAULT = CONFIGS / "btc_usd_1h.toml"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Arguments:
-    """Replay history through the trading graph and report what it would have earned.
-
-    Without arguments: two years of hourly BTC-USD, which come with ticktorch.
-    """
-
-    config: Path | None = None
-    """a TOML file, such as configs/backtest/btc_usd_1h.toml; flags override it"""
-    data: Path | None = None
-    """market data in place of the config's: Parquet, Arrow or CSV"""
-    speed: float | None = None
-    """replay at so many times real time; default: as fast as possible"""
-    out: Path | None = None
-    """folder for the results; default: runs/<time>-<name>/"""
-    quiet: bool = False
-    """do not print the streams"""
-    check_lookahead: bool = False
-    """run prefixes of the data and compare: does anything in the past depend on the future?"""
-    settings: Annotated[BacktestConfig, tyro.conf.arg(name="")] = field(default_factory=BacktestConfig)
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with 1
 
 
 def backtest_main(argv: Sequence[str]) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; returns its exit code.
+
+    What a user can get wrong ends in a message and 2. Anything else is a bug, and keeps its traceback.
+
+    Raises:
+        SystemExit: on --help, with 0; on a wrong flag, with 2.
+    """
+    if sys.stdout is None:  # closed by who called us
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - as long as the process
     try:
-        arguments = _parse(argv)
-        return _check(arguments) if arguments.check_lookahead else _run(arguments)
+        try:
+            arguments = parse(argv)
+            return _check(arguments) if arguments.check_lookahead else _run(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone is an answer and not an accident
     except (ConfigError, FeedError) as exc:
-        print(f"run_backtest.py: error: {exc}", file=sys.stderr)
+        _say(f"error: {exc}")
         return 2
     except KeyboardInterrupt:
-        print("run_backtest.py: interrupted", file=sys.stderr)
+        _say("interrupted")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has gone; say no more
-        return 1
+        _mute()
+        return 141  # as the shell has it: 128 + SIGPIPE
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        _mute()
+        _say(f"error: {exc.strerror}")
+        return 2
 
 
-def _parse(argv: Sequence[str]) -> Arguments:
-    """Flags over the config file that they name. tyro itself exits with 2 on a wrong flag."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", type=Path)
-    first.add_argument("--data", type=Path)
-    with suppress(argparse.ArgumentError):  # tyro will say it better
-        named, _ = first.parse_known_args(argv)
-    path = named.config or _config_for(named.data)
-    base = load(BacktestConfig, path) if path is not None else BacktestConfig(name="backtest")
-    if named.data is not None:
-        base = replace(base, feeds=(replace(base.feeds[0] if base.feeds else Source(path=""), path=str(named.data)),))
-    try:
-        arguments = tyro.cli(Arguments, args=list(argv), default=Arguments(settings=base), prog="run_backtest.py")
-    except ValueError as exc:
-        raise ConfigError(str(exc)) from None
-    if arguments.speed is not None and not 0.0 < arguments.speed < float("inf"):
-        raise ConfigError(f"--speed must be positive and finite, was {arguments.speed}")
-    return arguments
+def _say(text: str) -> None:
+    print(f"{PROGRAM}: {text}", file=sys.stderr)
 
 
-def _config_for(data: Path | None) -> Path | None:
-    """The config to start from when none is named: the default, or the one under configs/backtest/ for this file."""
-    if data is None:
-        return DEFAULT
-    for path in sorted(CONFIGS.glob("*.toml")):
-        if any(Path(source.path).name == data.name for source in load(BacktestConfig, path).feeds):
-            print(f"run_backtest.py: using {path.relative_to(ROOT)}, which describes {data.name}", file=sys.stderr)
-            return path
-    return None
+def _mute() -> None:
+    """Send what is still buffered for stdout nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check(arguments: Arguments) -> int:
-    difference = check(arguments.settings, told=print)
+    difference = check(arguments.config, told=lambda line: print(line, flush=True))
     if difference is None:
         print("no look-ahead found: every signal and order was the same without the future")
         return 0
@@ -111,37 +83,39 @@ def _check(arguments: Arguments) -> int:
 
 
 def _run(arguments: Arguments) -> int:
-    console = Console(stderr=True)
-    planned = plan(arguments.settings)
-    out = arguments.out or _fresh_folder(arguments.settings.name)
-    with _progress(planned, console) as moved:
-        options = Options(out=out, quiet=arguments.quiet, speed=arguments.speed, progress=moved)
-        outcome = run(planned, options)
+    console = _Console(stderr=True)
+    if arguments.out is not None:
+        folders.check(arguments.out)  # before a long file is read
+    planned = plan(arguments.config)
+    _note_unlisted(planned)
+    out = arguments.out or folders.fresh(arguments.config.name)
+    try:
+        with _progress(planned, console) as moved:
+            options = Options(out=out, quiet=arguments.quiet, speed=arguments.speed, progress=moved)
+            outcome = run(planned, options)
+    except ConfigError:
+        folders.discard_empty(out)
+        raise
     sys.stdout.flush()
     report = judge(planned, outcome, out)
     if report is not None:
-        Console().print(summary_table(report))
+        _Console().print(summary_table(report))
         print(f"report: {out / 'report.html'}")
     if outcome.interrupted:
-        print(f"run_backtest.py: interrupted at {outcome.reached}; the report is marked partial", file=sys.stderr)
+        _say(f"interrupted at {outcome.reached}; {'the report is marked partial' if report else 'nothing to report'}")
         return 130
     if outcome.halted:
-        print("run_backtest.py: risk halted trading; see alerts.parquet", file=sys.stderr)
+        _say("risk halted trading; see alerts.parquet")
         return 3
     return 0
 
 
-def _fresh_folder(name: str) -> Path:
-    """runs/<time>-<name>, with a number where two runs start within a second."""
-    base = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
-    for number in range(1_000):
-        folder = Path("runs") / (base if number == 0 else f"{base}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise ConfigError(f"runs/{base} is taken a thousand times over; name a folder with --out")
+def _note_unlisted(planned: Plan) -> None:
+    """A config that lists other symbols than the data hold was meant for other data, or a name is misspelt."""
+    listed = [instrument.symbol for instrument in planned.config.instruments]
+    free = [i.symbol for i in planned.trading.instruments if i.symbol not in listed]
+    if listed and free:
+        _say(f"note: no [[instruments]] for {names(free)}: traded unrounded and free of fees")
 
 
 @contextmanager

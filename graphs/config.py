@@ -63,7 +63,7 @@ class BacktestConfig:
     """One backtest. A TOML file under configs/backtest/ overrides these; a flag overrides the file."""
 
     name: str = "backtest"  # part of the output folder's name and of every order id
-    symbols: tuple[str, ...] = ()  # trade only these; () trades all that the feeds hold
+    symbols: tuple[str, ...] = ()  # trade only these; empty: all that the feeds hold
     start: datetime | None = None  # UTC unless it carries an offset; None: the first event
     end: datetime | None = None  # as `start`, inclusive; None: the last event
     initial_cash: float = 100_000.0  # quote currency, a multiple of its unit

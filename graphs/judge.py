@@ -31,8 +31,8 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
     None, and only the manifest, where the run was interrupted before its first event.
     """
     _write_manifest(plan, outcome, folder)
-    equity = pq.read_table(folder / "equity.parquet")
-    if equity.num_rows == 0:
+    written = folder / "equity.parquet"
+    if not written.exists() or (equity := pq.read_table(written)).num_rows == 0:
         return None
     partial = outcome.interrupted
     markets = [_market(plan, instrument, outcome.reached) for instrument in plan.trading.instruments]

@@ -66,18 +66,19 @@ def check(config: BacktestConfig, told: Callable[[str], None] = lambda _: None) 
 
     Raises:
         ConfigError, FeedError: as `plan`.
+        KeyboardInterrupt: half a run is nothing to compare.
     """
     full = plan(config)
     with tempfile.TemporaryDirectory(prefix="ticktorch-lookahead-") as name:
         folder = Path(name)
-        run(full, Options(out=folder / "full", quiet=True, signals=True))
+        _run(full, folder / "full")
         for number, share in enumerate(CUTS):
             cut = full.start + (full.end - full.start) * share
             prefix = _cut_plan(full, cut, folder / f"data{number}")
             if prefix is None:
                 told(f"cut at {cut}: no market data yet, skipped")
                 continue
-            run(prefix, Options(out=folder / f"cut{number}", quiet=True, signals=True))
+            _run(prefix, folder / f"cut{number}")
             difference = _compare(folder / "full", folder / f"cut{number}", prefix.end)
             told(f"cut at {cut}: {'DIFFERENT' if difference else 'the same'} until {prefix.end}")
             if difference is not None:
@@ -85,15 +86,26 @@ def check(config: BacktestConfig, told: Callable[[str], None] = lambda _: None) 
     return None
 
 
+def _run(plan: Plan, folder: Path) -> None:
+    if run(plan, Options(out=folder, quiet=True, signals=True)).interrupted:
+        raise KeyboardInterrupt
+
+
 def _cut_plan(full: Plan, cut: datetime, folder: Path) -> Plan | None:
-    """The plan of `full` over files that end at `cut`; None where no market data are left."""
+    """The plan of `full` over files that end at `cut`; None where no market data are left in the window."""
     folder.mkdir()
     numbers: Iterator[int] = iter(range(1_000_000))
+
+    def place(path: str) -> Path:
+        """A folder for each copy: the file keeps its name, which may be its symbol."""
+        here = folder / str(next(numbers))
+        here.mkdir()
+        return here / Path(path).name
 
     def shortened(sources: tuple[Source, ...]) -> tuple[Source, ...]:
         cut_sources = []
         for source in sources:
-            target = folder / f"{next(numbers)}-{Path(source.path).name}"
+            target = place(source.path)
             if files.truncate(source, cut, target):
                 cut_sources.append(replace(source, path=str(target)))
         return tuple(cut_sources)
@@ -104,10 +116,13 @@ def _cut_plan(full: Plan, cut: datetime, folder: Path) -> Plan | None:
         return None
     headlines = []
     for item in config.news:
-        target = folder / f"{next(numbers)}-{Path(item.path).name}"
+        target = place(item.path)
         if news.truncate(item, cut, target):
             headlines.append(replace(item, path=str(target)))
-    there = {symbol for source in market for symbol in files.describe(source).symbols}
+    descriptions = [files.describe(source) for source in market]
+    if max(description.last for description in descriptions) < full.start:
+        return None
+    there = {symbol for description in descriptions for symbol in description.symbols}
     symbols = tuple(i.symbol for i in full.trading.instruments if i.symbol in there)
     return plan(
         replace(
@@ -118,7 +133,8 @@ def _cut_plan(full: Plan, cut: datetime, folder: Path) -> Plan | None:
             symbols=symbols,
             start=full.start,
             end=None,
-        )
+        ),
+        whole=False,
     )
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import csp
 from csp import ts
 from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
+from brokers.events import Fill, OrderRequest, OrderType, OrderUpdate
 from graphs.trading import Streams
+from nodes.events import Alert, RiskAction, Signal, TargetPosition
 
 T = TypeVar("T")
 
@@ -19,7 +22,63 @@ WATCHED = ("final_signals", "orders", "fills", "risk", "alerts")
 def print_streams(streams: Streams, names: tuple[str, ...] = WATCHED) -> None:
     """Print streams to stdout as they tick, one line a tick, engine time first."""
     for name in names:
-        csp.print(name, getattr(streams, name))
+        csp.print(name, _line(getattr(streams, name)))
+
+
+def _number(value: float) -> str:
+    """All digits of a price or quantity and no more: 8.37559382, 100, 0.00000001."""
+    return format(Decimal(repr(value)).normalize(), "f")
+
+
+def _order(order: OrderRequest) -> str:
+    price = "market" if order.order_type is OrderType.MARKET else f"limit {_number(order.limit_price)}"
+    return f"{order.side.name} {_number(order.quantity)} {order.symbol} at {price} [{order.order_id}]"
+
+
+def _update(update: OrderUpdate) -> str:
+    why = f": {update.reason} ({update.code})" if update.code else ""
+    return f"{update.state.name} {update.symbol}, {_number(update.remaining)} open [{update.order_id}]{why}"
+
+
+def _fill(fill: Fill) -> str:
+    traded = f"{fill.side.name} {_number(fill.quantity)} {fill.symbol} at {_number(fill.price)}"
+    terms = f"fee {_number(fill.fee)}, {fill.liquidity.name.lower()}, traded {fill.market_time}"
+    return f"{traded}, {terms} [{fill.order_id}]"
+
+
+def _signal(signal: Signal) -> str:
+    return f"{signal.symbol} score {signal.score:+.3f}, confidence {signal.confidence:.3f} [{signal.source}]"
+
+
+def _target(target: TargetPosition) -> str:
+    return f"{target.symbol} {_number(target.quantity)}"
+
+
+def _risk(action: RiskAction) -> str:
+    return f"{action.kind.name}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}"
+
+
+def _alert(alert: Alert) -> str:
+    return f"{alert.level.name} {alert.message} [{alert.source}]"
+
+
+_WORDS: dict[type, Callable[[Any], str]] = {
+    OrderRequest: _order,
+    OrderUpdate: _update,
+    Fill: _fill,
+    Signal: _signal,
+    TargetPosition: _target,
+    RiskAction: _risk,
+    Alert: _alert,
+    float: _number,
+}
+
+
+@csp.node
+def _line(event: ts[T]) -> ts[str]:
+    """An event as a person reads it; the space parts it from the name that csp.print puts before it."""
+    if csp.ticked(event):
+        return " " + _WORDS[type(event)](event)
 
 
 def record_streams(streams: Streams, folder: Path) -> None:

@@ -9,6 +9,7 @@ import csp
 from csp import ts
 
 from brokers.events import CancelRequest, Fill, OrderRequest, OrderUpdate
+from configs.load import ConfigError
 from feeds.events import Bar, MacroPoint, NewsItem, Trade
 from feeds.files import Source
 from feeds.instruments import Instrument
@@ -77,10 +78,13 @@ def trading_system(
         plugins: further signal sources.
 
     Raises:
-        ValueError: an instrument without bars.
+        ConfigError: no source of signals, or a fuse weight that names none.
     """
     if not plugins:  # a plugin may name its sources as it likes
-        check_names(config.fuse, _source_names(feeds, config))
+        try:
+            check_names(config.fuse, _source_names(feeds, config))
+        except ValueError as exc:
+            raise ConfigError(str(exc)) from None
     instruments = config.instruments
     symbols = [instrument.symbol for instrument in instruments]
     closes = {symbol: feeds.bars[symbol].close for symbol in symbols}
@@ -105,7 +109,7 @@ def trading_system(
         )
         target = limit_target(target, action, instrument, config.risk)
         targets.append(target)
-        orders.append(generate_orders(target, fills[symbol], updates[symbol], instrument, run_id))
+        orders.append(generate_orders(target, fills[symbol], updates[symbol], action, instrument, run_id))
 
     order = together(orders)
     gate = risk_filter(order, fill.out(), update.out(), action, account.equity, closes, instruments, config.risk)
@@ -165,7 +169,7 @@ def _opinions(
         alerts.append(price_change_alert(bar.close, symbol, config.signals.price_alert))
     signals += [plugin(bar, symbol, feeds.sources) for plugin in plugins]
     if not signals:
-        raise ValueError(f"{symbol} has no signal source: signals.use is {list(use)}")
+        raise ConfigError(f"{symbol} has no source of signals in signals.use, signals.technical.enabled or a plugin")
     return _Opinions(signals, alerts, state)
 
 

@@ -12,6 +12,8 @@ from nodes.events import Alert, AlertLevel, MarketState, Regime, Signal, Trend, 
 from nodes.rolling import RollingMoments
 from nodes.sessions import SessionClock
 
+_BARS_MAX = 1_000_000  # of a window; it is held in memory
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MarketStateConfig:
@@ -37,13 +39,13 @@ class MarketStateConfig:
             ("volatility_window_bars", "volatility_history_bars", 2),
             ("volume_recent_bars", "volume_window_bars", 1),
         ):
-            if not shortest <= getattr(self, short) < getattr(self, long):
+            if not shortest <= getattr(self, short) < getattr(self, long) <= _BARS_MAX:
                 raise ValueError(
-                    f"{short} must be at least {shortest} and below {long}, "
+                    f"want {shortest} <= {short} < {long} <= {_BARS_MAX}, "
                     f"was {getattr(self, short)} and {getattr(self, long)}"
                 )
-        if self.trend_window_bars < 2:
-            raise ValueError(f"trend_window_bars must be at least 2, was {self.trend_window_bars}")
+        if not 2 <= self.trend_window_bars <= _BARS_MAX:
+            raise ValueError(f"trend_window_bars must lie in [2, {_BARS_MAX}], was {self.trend_window_bars}")
         if not 0.0 < self.trend_t_min < math.inf:
             raise ValueError(f"trend_t_min must be positive and finite, was {self.trend_t_min}")
         if not 0.0 <= self.hysteresis < 1.0:
@@ -219,8 +221,8 @@ class AdaptiveConfig:
     confidence: float = 0.5  # a fixed rule does not know how often it is right
 
     def __post_init__(self) -> None:
-        if self.window_bars < 2:
-            raise ValueError(f"window_bars must be at least 2, was {self.window_bars}")
+        if not 2 <= self.window_bars <= _BARS_MAX:
+            raise ValueError(f"window_bars must lie in [2, {_BARS_MAX}], was {self.window_bars}")
         if self.cooldown_bars < 0:
             raise ValueError(f"cooldown_bars must not be negative, was {self.cooldown_bars}")
         for name in ("threshold", "horizon_s"):

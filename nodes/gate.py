@@ -59,6 +59,13 @@ class Exposure:
         if symbol:
             self.pending[symbol] -= left
 
+    def cancel_all(self) -> list[CancelRequest]:
+        """Ask for every working order back; from now on it no longer counts, unless it fills after all."""
+        requests = [CancelRequest(order_id=key, symbol=symbol) for key, (symbol, _) in self.working.items()]
+        self.working.clear()
+        self.pending = dict.fromkeys(self.pending, 0)
+        return requests
+
     def reduces(self, symbol: str, lots: int) -> bool:
         """Whether `lots` bring the position, with what is in flight, nearer to zero without crossing it."""
         now = self.held[symbol] + self.pending[symbol]
@@ -117,9 +124,7 @@ def risk_filter(
     if csp.ticked(action):
         if action.kind is RiskActionKind.EMERGENCY_STOP:
             s_halted = True
-            csp.output(
-                cancel=[CancelRequest(order_id=key, symbol=symbol) for key, (symbol, _) in s_exposure.working.items()]
-            )
+            csp.output(cancel=s_exposure.cancel_all())
         else:
             s_reducing_until = csp.now() + timedelta(seconds=config.reduce_hold_s)
 

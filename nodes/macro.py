@@ -37,14 +37,14 @@ class MacroConfig:
         names = self.risk_on + self.risk_off
         if not names or len(set(names)) < len(names):
             raise ValueError(f"risk_on and risk_off must name some series, each once, were {names}")
-        if self.changes_min < 2 or self.window < self.changes_min:
-            raise ValueError(f"want 2 <= changes_min <= window, was {self.changes_min} and {self.window}")
+        if not 2 <= self.changes_min <= self.window <= 1_000_000:
+            raise ValueError(f"want 2 <= changes_min <= window <= 1000000, was {self.changes_min} and {self.window}")
         for name in ("z_scale", "fresh_s", "horizon_s"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
                 raise ValueError(f"{name} must be positive and finite, was {value}")
-        if not 1e-6 <= self.settle_s < self.fresh_s:
-            raise ValueError(f"settle_s must be at least 1e-6 and less than fresh_s, was {self.settle_s}")
+        if not 1e-6 <= self.settle_s < self.fresh_s <= 1e9:
+            raise ValueError(f"want 1e-6 <= settle_s < fresh_s <= 1e9, was {self.settle_s} and {self.fresh_s}")
         for name in ("change_min", "confidence"):
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:

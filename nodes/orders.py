@@ -12,12 +12,13 @@ from brokers.events import Fill, OrderRequest, OrderState, OrderType, OrderUpdat
 from brokers.ledger import Contract
 from feeds.events import Side
 from feeds.instruments import Instrument
-from nodes.events import Signal, TargetPosition
+from nodes.events import RiskAction, RiskActionKind, Signal, TargetPosition
 
 _SECONDS_A_YEAR = 365.25 * 86_400.0
 # Bound once: looking a member up on its class costs more than comparing it.
 _BUY, _SELL, _MARKET = Side.BUY, Side.SELL, OrderType.MARKET
 _REJECTED, _CANCELLED = OrderState.REJECTED, OrderState.CANCELLED
+_EMERGENCY_STOP = RiskActionKind.EMERGENCY_STOP
 _SIZING_MODES = ("fixed", "fraction", "volatility")
 
 
@@ -154,39 +155,56 @@ def target_position(
 
 @csp.node
 def generate_orders(
-    target: ts[TargetPosition], fill: ts[Fill], update: ts[OrderUpdate], instrument: Instrument, run_id: str
+    target: ts[TargetPosition],
+    fill: ts[Fill],
+    update: ts[OrderUpdate],
+    action: ts[RiskAction],
+    instrument: Instrument,
+    run_id: str,
 ) -> ts[OrderRequest]:
     """Order the difference between the target and the position plus what is in flight.
+
+    After an EMERGENCY_STOP what was in flight is being cancelled and no longer counts. Should some of it fill after
+    all, the difference to the target is ordered again: a stop that flattens ends flat.
 
     Args:
         target: the wanted position of this symbol.
         fill: its executions.
         update: its orders that were refused or cancelled; they are no longer in flight.
+        action: what the risk monitor asks; only EMERGENCY_STOP is read.
         run_id: first part of every order id; the rest is the symbol and a counter.
 
     Ticks:
-        A market order with each target that position and flight do not reach, in the target's own cycle.
+        A market order with each target that position and flight do not reach, in the target's own cycle; and with a
+        fill of an order that was being cancelled.
     """
     with csp.state():
         s_contract = Contract(instrument)
+        s_target = 0  # lots
         s_position = 0  # lots
         s_in_flight = dict[str, int]()  # order id -> signed lots still open
         s_count = 0
 
+    stray = False
     if csp.ticked(fill):
         lots = s_contract.lots.exact(fill.quantity)
         if fill.side is _SELL:
             lots = -lots
         s_position += lots
-        left = s_in_flight.get(fill.order_id, 0) - lots
-        if left:
-            s_in_flight[fill.order_id] = left
-        else:
-            s_in_flight.pop(fill.order_id, None)
+        left = s_in_flight.pop(fill.order_id, None)
+        if left is None:
+            stray = True
+        elif left != lots:
+            s_in_flight[fill.order_id] = left - lots
     if csp.ticked(update):
         s_in_flight.pop(update.order_id, None)
+    if csp.ticked(action) and action.kind is _EMERGENCY_STOP:
+        s_in_flight.clear()
+        s_target = s_position  # where nothing flattens it, the position stays as it is
     if csp.ticked(target):
-        lots = s_contract.lots.exact(target.quantity) - s_position - sum(s_in_flight.values())
+        s_target = s_contract.lots.exact(target.quantity)
+    if csp.ticked(target) or stray:
+        lots = s_target - s_position - sum(s_in_flight.values())
         if lots:
             s_count += 1
             order_id = f"{run_id}-{instrument.symbol}-{s_count}"

@@ -37,10 +37,10 @@ class RiskConfig:
             limit = getattr(self, name)
             if limit is not None and not 0.0 < limit < math.inf:
                 raise ValueError(f"{name} must be positive and finite, was {limit}")
-        if self.var_window < 20:
-            raise ValueError(f"var_window must be at least 20 (95 % of fewer is no tail), was {self.var_window}")
-        if not 0.0 <= self.reduce_hold_s < math.inf:
-            raise ValueError(f"reduce_hold_s must not be negative or infinite, was {self.reduce_hold_s}")
+        if not 20 <= self.var_window <= 100_000:  # 95 % of fewer is no tail; of more, no memory
+            raise ValueError(f"var_window must lie in [20, 100000], was {self.var_window}")
+        if not 0.0 <= self.reduce_hold_s <= 1e9:
+            raise ValueError(f"reduce_hold_s must lie in [0, 1e9], was {self.reduce_hold_s}")
         if self.orders_per_second_max is not None and self.orders_per_second_max < 1:
             raise ValueError(f"orders_per_second_max must be at least 1, was {self.orders_per_second_max}")
 
@@ -101,6 +101,7 @@ def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig
     with csp.state():
         s_kept = 0.0 if config.drawdown_max is None else 1.0 - config.drawdown_max
         s_gross_max = math.inf if config.gross_exposure_max is None else config.gross_exposure_max
+        s_drawdown_max = math.inf if config.drawdown_max is None else config.drawdown_max
         s_checked = config.drawdown_max is not None
         s_peak = 0.0
         s_floor = 0.0  # equity below it is too deep a drawdown
@@ -121,11 +122,11 @@ def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig
                     kind=RiskActionKind.EMERGENCY_STOP,
                     code="drawdown",
                     value=1.0 - equity / s_peak,
-                    limit=config.drawdown_max,
+                    limit=s_drawdown_max,
                 )
             )
         else:
-            over = gross_exposure > s_gross_max * equity
+            over = s_gross_max < math.inf and gross_exposure > s_gross_max * equity  # infinity times a loss is a limit
             if over and not s_over:
                 csp.output(
                     RiskAction(

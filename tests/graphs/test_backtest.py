@@ -14,8 +14,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from graphs.cli import ROOT, backtest_main
+from graphs.cli import backtest_main
 
+ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, str(ROOT / "run_backtest.py")]
 STREAMS = ("orders", "fills", "alerts", "equity")
 QUARTER = ["--quiet", "--end", "2017-10-01"]

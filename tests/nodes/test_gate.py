@@ -125,6 +125,13 @@ def test_a_stop_cancels_what_works_and_lets_only_reducing_orders_pass() -> None:
     assert refused(out) == [("3", "halted"), ("5", "halted")]  # the last would open a short
 
 
+def test_after_a_stop_what_is_being_cancelled_no_longer_counts() -> None:
+    # 2 held and a sale of 5 on its way when the stop comes: selling the 2 reduces, although 5 might still be sold.
+    orders = [(0.0, order(1, Side.BUY, 2.0)), (0.6, order(2, Side.SELL, 5.0)), (1.0, order(3, Side.SELL, 2.0))]
+    out = gate(orders, RiskConfig(), fills=[(0.5, fill(1, Side.BUY, 2.0))], actions=[(1.0, STOP)])
+    assert passed(out) == ["1", "2", "3"]
+
+
 def test_reducing_ends_after_the_hold() -> None:
     orders = [(0.0, order(1, Side.BUY, 1.0)), (2.0, order(2, Side.BUY, 1.0)), (11.0, order(3, Side.BUY, 1.0))]
     out = gate(orders, RiskConfig(reduce_hold_s=10.0), actions=[(1.0, REDUCE)])

@@ -14,7 +14,7 @@ from support import SECOND, T0, at, run, ticks, values
 from brokers.events import Fill, Liquidity, OrderState, OrderType, OrderUpdate
 from feeds.events import Side
 from feeds.instruments import Instrument
-from nodes.events import Signal, TargetPosition
+from nodes.events import RiskAction, RiskActionKind, Signal, TargetPosition
 from nodes.orders import SizingConfig, annual_volatility, generate_orders, target_position, unfilled
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
@@ -116,8 +116,12 @@ def update(order: int, state: OrderState) -> OrderUpdate:
     return OrderUpdate(order_id=f"run-A-{order}", symbol="A", state=state, remaining=0.0, code="", reason="")
 
 
-def orders(wanted: Any, fills: Any = (), updates: Any = ()) -> list[tuple[Any, str, float]]:
-    out = run(lambda: generate_orders(at(*wanted), at(*fills, typ=Fill), at(*updates, typ=OrderUpdate), A, "run"))
+def orders(wanted: Any, fills: Any = (), updates: Any = (), actions: Any = ()) -> list[tuple[Any, str, float]]:
+    def graph() -> Any:
+        answers = at(*fills, typ=Fill), at(*updates, typ=OrderUpdate), at(*actions, typ=RiskAction)
+        return generate_orders(at(*wanted), *answers, A, "run")
+
+    out = run(graph)
     assert all(o.order_type is OrderType.MARKET for o in values(out))
     assert [o.order_id for o in values(out)] == [f"run-A-{i + 1}" for i in range(len(out))]
     return [(t, o.side.name, o.quantity) for t, o in out]
@@ -137,6 +141,30 @@ def test_what_is_in_flight_is_not_ordered_twice() -> None:
 def test_what_the_venue_refused_is_no_longer_in_flight(state: OrderState) -> None:
     wanted = [(0.0, target(2.0)), (2.0, target(2.0))]
     assert orders(wanted, updates=[(1.0, update(1, state))]) == [(T0, "BUY", 2.0), (T0 + 2 * SECOND, "BUY", 2.0)]
+
+
+STOP = RiskAction(kind=RiskActionKind.EMERGENCY_STOP, code="drawdown", value=0.5, limit=0.3)
+
+
+def test_a_stop_does_not_sell_what_is_being_cancelled() -> None:
+    # 2 held, 3 more on their way and being cancelled: flat means selling 2, not 5.
+    wanted = [(0.0, target(2.0)), (2.0, target(5.0)), (3.0, target(0.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0)), (5.0, fill(3, Side.SELL, 2.0))]
+    updates = [(4.0, update(2, OrderState.CANCELLED))]
+    assert orders(wanted, fills, updates, [(3.0, STOP)])[2:] == [(T0 + 3 * SECOND, "SELL", 2.0)]
+
+
+def test_what_fills_on_its_way_to_being_cancelled_is_sold_again() -> None:
+    wanted = [(0.0, target(3.0)), (1.0, target(0.0))]
+    assert orders(wanted, [(2.0, fill(1, Side.BUY, 3.0))], (), [(1.0, STOP)]) == [
+        (T0, "BUY", 3.0),
+        (T0 + 2 * SECOND, "SELL", 3.0),
+    ]
+
+
+def test_a_stop_that_does_not_flatten_orders_nothing() -> None:
+    fills = [(1.0, fill(1, Side.BUY, 1.0))]
+    assert orders([(0.0, target(3.0))], fills, (), [(2.0, STOP)]) == [(T0, "BUY", 3.0)]
 
 
 def test_only_what_ends_an_order_without_a_fill_is_heard() -> None:

@@ -1,0 +1,168 @@
+"""The flags of run_backtest.py: which config file, and any of its keys over it."""
+
+import argparse
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from configs.load import ConfigError, load
+from feeds.files import Source
+from graphs.config import BacktestConfig
+
+PROGRAM = "run_backtest.py"
+ROOT = Path(__file__).parent.parent
+
+_CONFIGS = ROOT / "configs" / "backtest"
+_DEFAULT = _CONFIGS / "btc_usd_1h.toml"
+# tyro does not wrap it: one line a paragraph, none longer than a terminal is wide.
+_DESCRIPTION = """\
+Replay history through the trading graph and report what it would have earned.
+
+Without arguments: two years of hourly BTC-USD, which come with ticktorch.
+
+Every key of the config is a flag, [sizing] mode is --sizing.mode; flags win.
+
+With --config FILE, --help shows the keys and values of that file.
+
+Exit codes: 0 done, 1 look-ahead found, 2 bad usage, config or data,
+3 halted by risk, 130 interrupted.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the user typed, over the config file."""
+
+    config_file: Annotated[
+        Path | None,
+        tyro.conf.arg(name="config", metavar="FILE", help_behavior_hint=f"(default: {_DEFAULT.relative_to(ROOT)})"),
+    ] = None
+    """TOML; flags override it"""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: the config's)")] = None
+    """market data in place of the config's first feed: Parquet, Arrow or CSV"""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: runs/<time>-<name>)")] = (
+        None
+    )
+    """for the results; those of an earlier run in it are replaced"""
+    speed: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: as fast as possible)")
+    ] = None
+    """replay at so many times real time"""
+    quiet: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """do not print the streams"""
+    check_lookahead: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """run prefixes of the data and compare: does anything in the past depend on the future? Writes no results"""
+    config: Annotated[BacktestConfig, tyro.conf.arg(name="")] = field(default_factory=BacktestConfig)
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Flags over the config file that they name.
+
+    Raises:
+        ConfigError: the file or a value cannot be used.
+        SystemExit: with 0 after --help, with 2 after a message about a flag.
+    """
+    named = _named(argv)
+    path = named.config or _config_for(named.data)
+    base = load(BacktestConfig, path) if path is not None else BacktestConfig()
+    if named.data is not None:
+        feed = base.feeds[0] if base.feeds else Source(path="")
+        base = replace(base, feeds=(replace(feed, path=named.data),))
+    try:
+        arguments = tyro.cli(
+            Arguments,
+            args=list(argv),
+            default=Arguments(config=base),
+            prog=PROGRAM,
+            description=_DESCRIPTION,
+            registry=_registry(),
+        )
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None
+    if arguments.speed is not None and not 0.0 < arguments.speed < float("inf"):
+        raise ConfigError(f"--speed must be positive and finite, was {arguments.speed}")
+    return arguments
+
+
+def _named(argv: Sequence[str]) -> argparse.Namespace:
+    """The files that the other flags are defaults of; None where not given, or wrong: tyro will say it better."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", type=_text)
+    first.add_argument("--data", type=_text)
+    named = argparse.Namespace(config=None, data=None)
+    with suppress(argparse.ArgumentError):
+        first.parse_known_args(argv, named)
+    return named
+
+
+def _text(text: str) -> str | None:
+    return None if text in ("", "None") else text
+
+
+def _config_for(data: str | None) -> Path | None:
+    """The config to start from when none is named: the default, or the one under configs/backtest/ for this file."""
+    if data is None:
+        return _DEFAULT
+    for path in sorted(_CONFIGS.glob("*.toml")):
+        if any(Path(source.path).name == Path(data).name for source in load(BacktestConfig, path).feeds):
+            print(f"{PROGRAM}: using {path.relative_to(ROOT)}, which describes {Path(data).name}", file=sys.stderr)
+            return path
+    return None
+
+
+# What a flag shows, and what it wants where it was given something else.
+_SCALARS: dict[Any, tuple[str, str]] = {
+    int: ("INT", "a whole number"),
+    float: ("FLOAT", "a number"),
+    Path: ("PATH", "a path"),
+    datetime: ("DATE", "a date such as 2018-01-31 or 2018-01-31T12:00+01:00"),
+}
+
+
+def _registry() -> ConstructorRegistry:
+    """tyro reads `X | None` as one of two things to try, and tells of both failures; here it is one thing."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def scalar(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        union = info.type_origin in (typing.Union, types.UnionType)
+        kinds = [kind for kind in typing.get_args(info.type) if kind is not type(None)] if union else [info.type]
+        if len(kinds) != 1 or kinds[0] not in _SCALARS:
+            return None
+        kind, (shown, wanted) = kinds[0], _SCALARS[kinds[0]]
+
+        def read(words: list[str]) -> Any:
+            (text,) = words
+            if union and text == "None":
+                return None
+            try:
+                return _scalar(kind, text)
+            except ValueError:
+                raise ValueError(f"want {wanted}{' or None' if union else ''}, was {text!r}") from None
+
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{shown}|None" if union else shown,
+            instance_from_str=read,
+            is_instance=lambda value: value is None if union else isinstance(value, kind),
+            str_from_instance=lambda value: [str(value)],
+        )
+
+    return registry
+
+
+def _scalar(kind: Any, text: str) -> Any:
+    if kind is datetime:
+        return datetime.fromisoformat(text)
+    if not text:
+        raise ValueError
+    return kind(text)
