@@ -1,5 +1,7 @@
 """TOML into frozen dataclasses: every key known, every type right, every error a sentence.
 
+TOML has no null: "none" stands for None where a key may be absent.
+
 The dataclasses live beside the code that reads them; this module only knows how to fill them in.
 """
 
@@ -92,6 +94,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     """`value` as the type `hint` wants it, or a ConfigError that names the key."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
+        if value == "none":  # TOML has no null
+            return None
         (inner,) = (a for a in arguments if a is not type(None))  # only X | None is used
         return _convert(inner, value, where)
     if dataclasses.is_dataclass(hint):

@@ -9,7 +9,7 @@ Prices must be positive, although some futures have traded below zero: every ret
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from feeds import raw
 from feeds.errors import DataError
-from feeds.times import bar_length, first_refused, moment, to_utc
+from feeds.times import Spacing, bar_length, first_refused, form, moment, to_utc
 
 TABLE_ROWS = 65_536
 
@@ -32,8 +32,9 @@ _WANTED = {
     "trades": ("price", "size"),
     "macro": ("value",),
 }
+_INDEX = "__index_level_0__"  # what pandas calls an index without a name
 _NAMES = {
-    "time": ("time", "timestamp", "datetime", "date", "open_time", "event_time", "close_time"),
+    "time": ("time", "timestamp", "datetime", "date", "event_time", "open_time", "close_time", _INDEX),
     "open_time": ("open_time",),
     "symbol": ("symbol", "ticker", "series"),
     "open": ("open",),
@@ -43,9 +44,15 @@ _NAMES = {
     "volume": ("volume",),
     "price": ("price",),
     "size": ("size", "quantity", "qty", "amount"),
+    "side": ("side",),
+    "observed": ("observed",),
     "value": ("value",),
 }
-_NEVER = np.iinfo(np.int64).min
+_OPTIONAL = {"bars": ("symbol", "volume"), "trades": ("symbol", "side"), "macro": ("symbol", "observed")}
+_SIDES = {"buy": "BUY", "b": "BUY", "sell": "SELL", "s": "SELL"}
+_TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+_NEVER, _FOREVER = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_DAY = timedelta(days=1)
 _RELATIVE = 1e-9  # rounding that an open or close may lie outside [low, high]
 
 Floats = npt.NDArray[np.float64]
@@ -91,8 +98,11 @@ class Description:
     sha256: str  # of the file's bytes
 
 
-def describe(source: Source) -> Description:
+def describe(source: Source, *, whole: bool = True) -> Description:
     """Read and check the whole file once.
+
+    Args:
+        whole: False for the first part of a file, which may be too thin to tell how long a bar is.
 
     Raises:
         DataError: the file cannot be used.
@@ -106,6 +116,8 @@ def describe(source: Source) -> Description:
         rows += table.num_rows
     if rows == 0:
         raise DataError(f"{source.path} has no rows")
+    if whole:
+        reader.check_bar()
     with reader.path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     return Description(
@@ -119,16 +131,33 @@ def describe(source: Source) -> Description:
     )
 
 
-def tables(source: Source) -> Iterator[pa.Table]:
+def tables(
+    source: Source, start: datetime | None = None, end: datetime | None = None, symbols: Sequence[str] = ()
+) -> Iterator[pa.Table]:
     """Canonical, checked tables of at most 65,536 rows, read as a stream.
 
     Columns: `time` (timestamp[ns, UTC]), `symbol`; bars add `open_time`, open, high, low, close, volume (0.0 where the
-    file has none); trades add price, size; macro points add value.
+    file has none); trades add price, size and, where the file has one, side (BUY, SELL, or null for another word);
+    macro points add observed (the time, where the file has none) and value.
+
+    Args:
+        start, end: naive UTC, both included; rows long before the start are passed over unchecked.
+        symbols: only their rows; (): all.
 
     Raises:
         DataError: the file cannot be used.
     """
-    return Reader(source).tables()
+    first, last = _NEVER if start is None else _ns(start), _FOREVER if end is None else _ns(end)
+    for table in Reader(source, start).tables():
+        time = _ints(table["time"])
+        if time[0] > last:
+            return
+        low, high = np.searchsorted(time, first, "left"), np.searchsorted(time, last, "right")
+        table = table.slice(low, high - low)
+        if symbols:
+            table = table.filter(pc.is_in(table["symbol"], pa.array(symbols, pa.string())))
+        if table.num_rows:
+            yield table
 
 
 def truncate(source: Source, cut: datetime, target: Path) -> int:
@@ -141,7 +170,7 @@ def truncate(source: Source, cut: datetime, target: Path) -> int:
     Raises:
         DataError: the file cannot be used, as far as it was read.
     """
-    until = np.datetime64(cut, "ns").astype(np.int64)
+    until = _ns(cut)
     rows = 0
     for table in tables(source):
         known = int(np.searchsorted(_ints(table["time"]), until, "right"))
@@ -156,17 +185,20 @@ def truncate(source: Source, cut: datetime, target: Path) -> int:
 class Reader:
     """One pass over a file: which column is which, and what was seen so far."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, start: datetime | None = None) -> None:
         self.path = raw.locate(source.path)
         self._source = source
         self._names = raw.column_names(self.path)
         self.kind = self._kind()
         self._columns = {name: self._find(name) for name in self._needed()}
-        self._batches = raw.batches(self.path, TABLE_ROWS, list(dict.fromkeys(self._columns.values())))
         self.bar = self._bar()
+        early = None if start is None else start - (self.bar or timedelta()) - 2 * _DAY  # more than zones can shift
+        groups, self._rows = raw.groups_before(self.path, self._columns["time"], early) if early else (0, 0)
+        self._batches = raw.batches(self.path, TABLE_ROWS, list(dict.fromkeys(self._columns.values())), groups)
         self.symbols: dict[str, int] = {}  # symbol -> last bar's close, ns
         self._renamed = ""  # what the rows call the symbol that the source names otherwise
-        self._rows = 0
+        self._form = ""  # how the first time is written
+        self._spacing = Spacing()
         self._last_time = _NEVER
 
     def tables(self) -> Iterator[pa.Table]:
@@ -190,13 +222,9 @@ class Reader:
         )
 
     def _needed(self) -> list[str]:
-        needed = ["time", *_WANTED[self.kind]]
-        if self._lookup("symbol"):
-            needed.append("symbol")
-        if self.kind == "bars":
-            needed += [name for name in ("volume",) if self._lookup(name)]
-            if self._says_both():
-                needed.append("open_time")
+        needed = ["time", *_WANTED[self.kind], *(name for name in _OPTIONAL[self.kind] if self._lookup(name))]
+        if self.kind == "bars" and self._says_both():
+            needed.append("open_time")
         return needed
 
     def _says_both(self) -> bool:
@@ -213,7 +241,27 @@ class Reader:
                 )
             return mapped
         lower = {column.lower(): column for column in reversed(self._names)}
-        return next((lower[known] for known in _NAMES[name] if known in lower), None)
+        known = [lower[word] for word in _NAMES[name] if word in lower]
+        if len(known) > 1 and known[-1] == lower.get(_INDEX):
+            known.pop()  # the row numbers of a table that was filtered
+        if name == "time" and len(known) > 1:
+            return self._which_time(lower, known)
+        return known[0] if known else None
+
+    def _which_time(self, lower: dict[str, str], known: list[str]) -> str:
+        """Of several columns the one that the stamp speaks of; between others the user decides."""
+        if self.kind != "trades" and "open_time" in lower and "time" in lower:
+            return lower["time"]
+        if self.kind == "bars" or (self.kind == "macro" and self._source.bar):
+            meant, other = ("open_time", "close_time") if self._source.stamp == "open" else ("close_time", "open_time")
+            if meant in lower:
+                return lower[meant]
+            known = [column for column in known if column != lower.get(other)]
+        if len(known) == 1:
+            return known[0]
+        raise DataError(
+            f"{self._source.path} has the times {', '.join(known)}: say which, as columns = {{ time = ... }}"
+        )
 
     def _find(self, name: str) -> str:
         column = self._lookup(name)
@@ -241,6 +289,15 @@ class Reader:
         columns: dict[str, Any] = {"time": _stamps(time), "symbol": symbol}
         values = {n: self._numbers(batch, n) for n in (*_WANTED[self.kind], "volume") if n in self._columns}
         self._check_order(time)
+        if "side" in self._columns:
+            columns["side"] = _sides(batch.column(self._columns["side"]))
+        if "observed" in self._columns:
+            observed = batch.column(self._columns["observed"])
+            columns["observed"] = _stamps(
+                to_utc(observed, self._source.time_zone, timedelta(), (self._source.path, self._rows))
+            )
+        elif self.kind == "macro":
+            columns["observed"] = columns["time"]
         if self.kind == "bars":
             self._check_spacing(time, open_time, symbol)
             self._check_bars(values)
@@ -252,6 +309,7 @@ class Reader:
     def _times(self, batch: pa.RecordBatch) -> tuple[Ints, Ints]:
         """When each row is known, and when its bar opened (the same where there is no bar)."""
         column, zone = batch.column(self._columns["time"]), self._source.time_zone
+        self._check_form(column)
         where = (self._source.path, self._rows)
         stamped = to_utc(column, zone, timedelta(), where)
         if "open_time" in self._columns:
@@ -266,6 +324,16 @@ class Reader:
         if self._source.stamp == "open":
             return to_utc(column, zone, self.bar, where), stamped
         return stamped, to_utc(column, zone, -self.bar, where)
+
+    def _check_form(self, column: Any) -> None:
+        """Times are written one way from the first row to the last, and say the time of day."""
+        here = form(column)
+        self._form = self._form or here
+        if here and here != self._form:
+            raise self._wrong(0, f"{self._form}, as in the rows before", f"{here}: {column[0]}")
+        over = self.bar is not None and self.bar % _DAY == timedelta() and self._source.stamp == "open"
+        if here == "dates" and not over:
+            raise self._wrong(0, "a time of day; or bar = '1d', stamp = 'open', known when the day is over", column[0])
 
     def _symbol(self, batch: pa.RecordBatch) -> pa.Array:
         """Whose each row is."""
@@ -334,7 +402,7 @@ class Reader:
         encoded = symbol.dictionary_encode()
         codes = encoded.indices.to_numpy(zero_copy_only=False)
         names = encoded.dictionary.to_pylist()
-        order = np.argsort(codes, kind="stable")
+        order = np.argsort(codes, kind="stable") if len(names) > 1 else np.arange(len(codes))
         starts = np.searchsorted(codes[order], np.arange(len(names)))
         before = np.empty_like(time)
         before[order[1:]] = time[order[:-1]]
@@ -354,9 +422,18 @@ class Reader:
                 f"a bar of {symbol[i]} that opens after the last one closed at {moment(int(before[i]))}",
                 f"one that opens at {moment(int(open_time[i]))}; is a bar really {self.bar} long?",
             )
+        if self._source.bar and "open_time" not in self._columns:
+            self._spacing.add((time - before)[before != _NEVER])
         ends = np.append(starts[1:], len(order)) - 1
         for code, name in enumerate(names):
             self.symbols[name] = int(time[order[ends[code]]])
+
+    def check_bar(self) -> None:
+        """Refuse a stated length that the rows contradict: daily bars called 1h would be known 23 hours early."""
+        apart = self._spacing.usual()
+        # Days that the clocks made longer count an hour more.
+        if self.bar is not None and apart > self.bar + timedelta(hours=self.bar >= _DAY):
+            raise DataError(f"{self._source.path}: want bars {self.bar} long, was {apart} from bar to bar, or more")
 
     def _check_bars(self, values: dict[str, Floats]) -> None:
         high, low = values["high"], values["low"]
@@ -396,6 +473,21 @@ def _floats(column: Any) -> Floats:
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         column = pc.utf8_trim_whitespace(column)
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # unsafe: whole numbers beyond 2**53
+
+
+def _sides(column: Any) -> pa.Array:
+    """Which side a trade's aggressor took: BUY, SELL, or null for what else a venue writes."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not any(is_text(column.type) for is_text in _TEXT):
+        return pa.nulls(len(column), pa.string())
+    encoded = column.cast(pa.string()).dictionary_encode()
+    words = [_SIDES.get((word or "").lower()) for word in encoded.dictionary.to_pylist()]
+    return pa.array(words, pa.string()).take(encoded.indices)
+
+
+def _ns(time: datetime) -> int:
+    return int(np.datetime64(time, "ns").astype(np.int64))
 
 
 def _stamps(time: Ints) -> pa.Array:

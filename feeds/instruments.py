@@ -14,11 +14,11 @@ class Instrument:
     An instrument that a config does not describe trades unrounded, in steps of 1e-8, without fees of its own.
     """
 
-    symbol: str
+    symbol: str  # as the feeds name it
     tick: str = "0.00000001"  # quote currency
     lot: str = "0.00000001"  # base units or contracts
     multiplier: str = "1"  # quote currency per point and unit; 50 for the E-mini S&P 500
-    currency: str = "USD"
+    currency: str = "USD"  # of prices, fees and the account; one for all instruments
     currency_unit: str = "0.01"  # fees are rounded to it
     maker_bps: float = 0.0  # of notional
     taker_bps: float = 0.0  # of notional

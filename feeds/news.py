@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class NewsConfig:
     """Which file, and how long after publication a desk would have read it."""
 
-    path: str
+    path: str  # JSON lines; relative to here, else to the project
     delay_s: float = 60.0  # published -> known
 
     def __post_init__(self) -> None:

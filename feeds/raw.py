@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def stem(path: Path) -> str:
     return path.name[: -len(_ending(path))]
 
 
-def batches(path: Path, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def batches(path: Path, rows: int, columns: Sequence[str] | None = None, groups: int = 0) -> Iterator[pa.RecordBatch]:
     """The file's rows in batches of at most `rows`, read as a stream.
 
     The cells of a CSV file are strings, or null where nothing is written: what the first block looks like must not
@@ -57,12 +58,13 @@ def batches(path: Path, rows: int, columns: Sequence[str] | None = None) -> Iter
 
     Args:
         columns: the only ones to read; None: all.
+        groups: row groups of a Parquet file to leave out at its start.
 
     Raises:
         DataError: not a file of the kind that its name says.
     """
     try:
-        for batch in _read(path, rows, columns):
+        for batch in _read(path, rows, columns, groups):
             for start in range(0, batch.num_rows, rows):
                 yield batch.slice(start, rows)
     except _BROKEN as exc:
@@ -122,13 +124,36 @@ def _ending(path: Path) -> str:
     raise DataError(f"{path}: want .parquet, .arrow, .feather, .csv or .csv.gz, was {path.suffix or 'no ending'}")
 
 
-def _read(path: Path, rows: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+def groups_before(path: Path, column: str, before: datetime) -> tuple[int, int]:
+    """How many row groups at the start of a Parquet file end before a time (naive UTC), and how many rows they hold."""
+    if _ending(path) != ".parquet":
+        return 0, 0
+    rows = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata = file.metadata
+            leaves = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+            if column not in leaves or not pa.types.is_timestamp(file.schema_arrow.field(column).type):
+                return 0, 0
+            at = leaves.index(column)
+            for group in range(metadata.num_row_groups):
+                facts = metadata.row_group(group).column(at).statistics
+                if facts is None or not facts.has_min_max or facts.max.replace(tzinfo=None) >= before:
+                    return group, rows
+                rows += metadata.row_group(group).num_rows
+            return metadata.num_row_groups, rows
+    except _BROKEN as exc:
+        raise _unreadable(path, exc) from None
+
+
+def _read(path: Path, rows: int, columns: Sequence[str] | None, groups: int = 0) -> Iterator[pa.RecordBatch]:
     ending = _ending(path)
     if ending in _CSV:
         yield from _read_csv(path, columns)
     elif ending == ".parquet":
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
-            yield from file.iter_batches(batch_size=rows, columns=columns)
+            left = range(groups, file.metadata.num_row_groups)
+            yield from file.iter_batches(batch_size=rows, row_groups=left, columns=columns)
     else:
         with pa.memory_map(str(path)) as file:
             reader = _ipc(file)

@@ -42,6 +42,36 @@ def bar_length(text: str) -> timedelta:
     return length
 
 
+def length_label(length: timedelta) -> str:
+    """The shortest words that `bar_length` reads as `length`: 1d, 1h, 5m, 90s; seconds where less than 1 ms is left."""
+    for unit, name in reversed(_UNITS.items()):
+        if length % timedelta(**{name: 1}) == timedelta():
+            return f"{length // timedelta(**{name: 1})}{unit}"
+    return f"{length.total_seconds()}s"
+
+
+class Spacing:
+    """How far apart the bars of a file are, seen a batch at a time."""
+
+    def __init__(self) -> None:
+        self._closest, self._closest_count, self._count = np.iinfo(np.int64).max, 0, 0
+
+    def add(self, apart_ns: Ints) -> None:
+        """Note the nanoseconds from one bar to the next of its symbol."""
+        if not apart_ns.size:
+            return
+        closest = min(self._closest, int(apart_ns.min()))
+        before = self._closest_count if closest == self._closest else 0
+        self._closest, self._closest_count = closest, before + int(np.count_nonzero(apart_ns == closest))
+        self._count += len(apart_ns)
+
+    def usual(self) -> timedelta:
+        """The distance that most bars have, and none less; zero where there is none such, or fewer than ten."""
+        if self._count < 10 or self._closest_count * 2 <= self._count:
+            return timedelta()
+        return timedelta(microseconds=self._closest // 1_000)
+
+
 def moment(time_ns: int) -> datetime:
     """Nanoseconds since 1970 as naive UTC; what is left of a microsecond is cut off."""
     return datetime(1970, 1, 1) + timedelta(microseconds=time_ns // 1_000)
@@ -83,6 +113,24 @@ def to_utc(column: Any, zone: str, shift: timedelta, where: tuple[str, int]) -> 
     return _localize(time + _nanoseconds(shift), zone, bool(shift), where)
 
 
+def form(column: Any) -> str:
+    """How the times of a column are written, in words; strings by the first of them, "" where that is empty."""
+    if pa.types.is_dictionary(column.type):
+        column = column.slice(0, 1).dictionary_decode()
+    if pa.types.is_timestamp(column.type):
+        return "times with a zone" if column.type.tz is not None else "times without a zone"
+    if pa.types.is_date(column.type):
+        return "dates"
+    first = column[0].as_py()
+    if first is None:
+        return ""
+    if not isinstance(first, str) or first.isdecimal():
+        return "counts since 1970"
+    if ":" not in first:
+        return "dates"
+    return "times with an offset" if re.search(_OFFSET, first) else "times without an offset"
+
+
 def first_refused(column: Any, convert: Callable[[Any], Any]) -> int:
     """Position of the first value that makes `convert` raise; there must be one."""
     low, high = 0, len(column)
@@ -107,6 +155,10 @@ def _parse(text: Any, where: tuple[str, int]) -> Any:
         rare, wanted = (with_offset, "without") if count * 2 < len(text) else (pc.invert(with_offset), "with")
         odd = _first(rare)
         raise DataError(f"{path}, row {rows + odd}: want a time {wanted} an offset, as others are, was {text[odd - 1]}")
+    timed = pc.match_substring(text, ":")
+    if pc.any(timed).as_py() and not pc.all(timed).as_py():
+        odd = _first(pc.invert(timed))
+        raise DataError(f"{path}, row {rows + odd}: want a time of day, as others have, was {text[odd - 1]}")
     return _cast(text, _NS_UTC if count else pa.timestamp("ns"), where)
 
 

@@ -20,7 +20,7 @@ from feeds.events import Bar, MacroPoint, Trade
 from feeds.files import Description, Source, describe
 from feeds.instruments import Instrument
 from feeds.streams import together
-from feeds.times import bar_length
+from feeds.times import bar_length, length_label
 from graphs import checks
 from graphs.config import BacktestConfig, TradingConfig
 from graphs.folders import prepare
@@ -28,6 +28,7 @@ from graphs.sinks import print_streams, record_signals, record_streams, report_p
 from graphs.trading import Feeds, SignalPlugin, trading_system
 from nodes.bars import bar_aggregator
 from nodes.events import RiskAction, RiskActionKind
+from nodes.portfolio import SETTLE
 
 _PROGRESS_EVERY = 1_000  # market events
 
@@ -68,8 +69,8 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
     """
     if not config.feeds:
         raise ConfigError("there is no market data: name a file with --data, or [[feeds]] in a config")
-    feeds = tuple((source, describe(source)) for source in config.feeds)
-    macro = tuple((source, describe(source)) for source in config.macro)
+    feeds = tuple((source, describe(source, whole=whole)) for source in config.feeds)
+    macro = tuple((source, describe(source, whole=whole)) for source in config.macro)
     checks.check_kinds(feeds, "feeds", ("bars", "trades"))
     checks.check_kinds(macro, "macro", ("macro",))
     for item in config.news:
@@ -114,7 +115,8 @@ def run(plan: Plan, options: Options) -> Outcome:
         DataError: a file changed since it was checked.
     """
     outcome = Outcome(reached=plan.start)
-    window = {"starttime": plan.start, "endtime": plan.end}
+    # The marks of the last instant settle a microsecond after it.
+    window = {"starttime": plan.start, "endtime": plan.end + SETTLE}
     graph = csp.build_graph(_graph, plan, options, outcome, **window)
     prepare(options.out)
     with _interruptible(outcome):
@@ -123,10 +125,10 @@ def run(plan: Plan, options: Options) -> Outcome:
 
 
 @csp.node
-def remember_end(risk: ts[RiskAction], outcome: Outcome) -> None:
+def remember_end(risk: ts[RiskAction], outcome: Outcome, end: datetime) -> None:
     """Note when the engine stopped, and whether risk had halted trading."""
     with csp.stop():
-        outcome.reached = csp.now()
+        outcome.reached = min(csp.now(), end)
 
     if csp.ticked(risk) and risk.kind is RiskActionKind.EMERGENCY_STOP:
         outcome.halted = True
@@ -147,7 +149,7 @@ def _graph(plan: Plan, options: Options, outcome: Outcome) -> None:
         print_streams(streams)
     if options.progress is not None:
         report_progress(together(list(feeds.bars.values())), _PROGRESS_EVERY, options.progress)
-    remember_end(streams.risk, outcome)
+    remember_end(streams.risk, outcome, plan.end)
 
 
 def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
@@ -178,7 +180,7 @@ def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
         choices.sort(key=lambda choice: choice[0])
         bars[symbol] = choices[0][1]
         for length, bar in choices[1:]:
-            slower[symbol, f"{length.total_seconds():g}s"] = bar
+            slower[symbol, length_label(length)] = bar
     points: list[ts[MacroPoint]] = [replay.macro_points(source) for source, _ in plan.macro]
     return Feeds(
         bars=bars,

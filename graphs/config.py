@@ -1,6 +1,5 @@
 """The configs of the graphs, composed from those of the nodes, brokers and feeds."""
 
-import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -27,7 +26,7 @@ _YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
 class SignalsConfig:
     """Which sources speak, and how each is set. Macro and news speak only where there is such a feed."""
 
-    use: tuple[str, ...] = _SIGNAL_SOURCES
+    use: tuple[str, ...] = _SIGNAL_SOURCES  # sources that speak
     plugins: tuple[str, ...] = ()  # "module:function", each (ts[Bar], symbol, sources) -> ts[Signal]
     technical: TechnicalConfig = field(default_factory=TechnicalConfig)
     market: MarketStateConfig = field(default_factory=MarketStateConfig)
@@ -85,8 +84,8 @@ class BacktestConfig:
             object.__setattr__(self, name, _naive_utc(name, getattr(self, name)))
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError(f"start must lie before end, was {self.start} and {self.end}")
-        if not 0.0 < self.initial_cash < math.inf:
-            raise ValueError(f"initial_cash must be positive and finite, was {self.initial_cash}")
+        if not 0.0 < self.initial_cash <= 1e15:  # beyond it a float does not hold cents
+            raise ValueError(f"initial_cash must lie in (0, 1e15], was {self.initial_cash}")
         if not 0 < len(self.name.strip()) <= 100 or "/" in self.name or not self.name.isprintable():
             raise ValueError(f"name must be 1 to 100 printable characters without '/', was {self.name!r}")
         if not 1 <= self.trials <= 1_000_000:

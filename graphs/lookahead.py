@@ -119,7 +119,7 @@ def _cut_plan(full: Plan, cut: datetime, folder: Path) -> Plan | None:
         target = place(item.path)
         if news.truncate(item, cut, target):
             headlines.append(replace(item, path=str(target)))
-    descriptions = [files.describe(source) for source in market]
+    descriptions = [files.describe(source, whole=False) for source in market]
     if max(description.last for description in descriptions) < full.start:
         return None
     there = {symbol for description in descriptions for symbol in description.symbols}

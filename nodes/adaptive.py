@@ -22,16 +22,16 @@ class MarketStateConfig:
     With the defaults a random walk with unrelated volumes changes its state every 40 to 45 bars.
     """
 
-    volatility_window_bars: int = 20
+    volatility_window_bars: int = 20  # of the realised volatility
     volatility_history_bars: int = 250  # the regime compares the window with this
     calm_ratio: float = 0.7  # deviation of the window over that of the history
-    volatile_ratio: float = 1.5
-    trend_window_bars: int = 50
+    volatile_ratio: float = 1.5  # the same, above it VOLATILE
+    trend_window_bars: int = 50  # of the mean return
     trend_t_min: float = 2.0  # standard errors of the mean return; a random walk exceeds it 5 % of the time
-    volume_recent_bars: int = 20
-    volume_window_bars: int = 100
+    volume_recent_bars: int = 20  # compared with the window
+    volume_window_bars: int = 100  # of the average volume
     volume_low_ratio: float = 0.5  # mean of the recent bars over the mean of the window
-    volume_high_ratio: float = 2.0
+    volume_high_ratio: float = 2.0  # the same, above it HIGH
     hysteresis: float = 0.25  # fraction of a threshold by which a value must come back before its state is left
 
     def __post_init__(self) -> None:
@@ -217,7 +217,7 @@ class AdaptiveConfig:
     threshold: float = 0.02  # fraction from the moving average
     volume_floor: float = 0.5  # multiple of the average volume that a move needs to count; 0 disables
     cooldown_bars: int = 3  # bars after a signal that give none
-    horizon_s: float = 86_400.0
+    horizon_s: float = 86_400.0  # time constant of a signal's age
     confidence: float = 0.5  # a fixed rule does not know how often it is right
 
     def __post_init__(self) -> None:

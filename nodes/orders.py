@@ -31,7 +31,7 @@ class SizingConfig:
     - `volatility`: the fraction of equity whose annual volatility is `volatility_target`, at most `leverage_max`.
     """
 
-    mode: str = "volatility"
+    mode: str = "volatility"  # fixed, fraction or volatility
     quantity: float = 1.0  # base units or contracts, for `fixed`
     fraction: float = 0.5  # of equity, for `fraction`
     volatility_target: float = 0.2  # annual standard deviation of the account, for `volatility`

@@ -14,7 +14,7 @@ from nodes.events import PositionUpdate
 
 _SELL = Side.SELL  # bound once: looking a member up on its class costs more than comparing it
 # Prices of one instant come in separate engine cycles; all are in one microsecond later, csp's finest Python alarm.
-_SETTLE = timedelta(microseconds=1)
+SETTLE = timedelta(microseconds=1)
 
 
 @csp.node
@@ -88,7 +88,7 @@ def settled_sums(cash: ts[float], values: dict[str, ts[float]]) -> csp.Outputs(
         csp.output(equity=cash + net, position_value=net, gross_exposure=sum(map(abs, held)))
     elif not s_armed:
         s_armed = True
-        csp.schedule_alarm(a_settled, _SETTLE, True)
+        csp.schedule_alarm(a_settled, SETTLE, True)
 
 
 @csp.graph

@@ -126,7 +126,9 @@ def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig
                 )
             )
         else:
-            over = s_gross_max < math.inf and gross_exposure > s_gross_max * equity  # infinity times a loss is a limit
+            over = (
+                s_gross_max < math.inf and gross_exposure > s_gross_max * equity
+            )  # no limit, times negative equity, is none
             if over and not s_over:
                 csp.output(
                     RiskAction(

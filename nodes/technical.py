@@ -57,7 +57,7 @@ class RuleConfig:
 class MovingAverageConfig(RuleConfig):
     """The price against its own average, where enough was traded."""
 
-    bars: int = 20
+    bars: int = 20  # of the window
     band: float = 0.0  # fraction of the average
     volume_min: float = 0.0  # of the bar, base units
 
@@ -73,8 +73,8 @@ class MovingAverageConfig(RuleConfig):
 class SmaCrossConfig(RuleConfig):
     """A fast simple average against a slow one."""
 
-    fast_bars: int = 10
-    slow_bars: int = 20
+    fast_bars: int = 10  # of the fast average
+    slow_bars: int = 20  # of the slow average
     band: float = 0.0  # fraction of the slow average
 
     def __post_init__(self) -> None:
@@ -87,8 +87,8 @@ class SmaCrossConfig(RuleConfig):
 class EmaCrossConfig(RuleConfig):
     """A fast exponential average against a slow one."""
 
-    fast_bars: int = 12
-    slow_bars: int = 26
+    fast_bars: int = 12  # of the fast average
+    slow_bars: int = 26  # of the slow average
     band: float = 0.0  # fraction of the slow average
 
     def __post_init__(self) -> None:
@@ -101,9 +101,9 @@ class EmaCrossConfig(RuleConfig):
 class RsiConfig(RuleConfig):
     """Against the move when the relative strength index is extreme; out at 50. Wilder's own numbers."""
 
-    bars: int = 14
-    oversold: float = 30.0
-    overbought: float = 70.0
+    bars: int = 14  # of the window
+    oversold: float = 30.0  # below it BUY
+    overbought: float = 70.0  # above it SELL
 
     def __post_init__(self) -> None:
         RuleConfig.__post_init__(self)
@@ -116,7 +116,7 @@ class RsiConfig(RuleConfig):
 class BollingerConfig(RuleConfig):
     """Against the move when the close is `entry` deviations from its mean; out at the mean."""
 
-    bars: int = 20
+    bars: int = 20  # of the window
     entry: float = 2.0  # standard deviations
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class BollingerConfig(RuleConfig):
 class MomentumConfig(RuleConfig):
     """With the return over the last bars."""
 
-    bars: int = 20
+    bars: int = 20  # of the window
     return_min: float = 0.0  # fraction, either way
 
     def __post_init__(self) -> None:
@@ -144,8 +144,8 @@ class MomentumConfig(RuleConfig):
 class DonchianConfig(RuleConfig):
     """With a close outside the range of the bars before; the further out, the more confident."""
 
-    bars: int = 20
-    atr_bars: int = 14
+    bars: int = 20  # of the window
+    atr_bars: int = 14  # of the average true range
     confident_atr: float = (
         0.5  # average true ranges beyond the channel that earn all of the confidence; a touch has half
     )
@@ -407,7 +407,7 @@ RULES = ("moving_average", "sma_cross", "ema_cross", "rsi", "bollinger", "moment
 class TechnicalConfig:
     """Which rules speak, and how each is set."""
 
-    enabled: tuple[str, ...] = RULES
+    enabled: tuple[str, ...] = RULES  # rules that speak
     moving_average: MovingAverageConfig = field(default_factory=MovingAverageConfig)
     sma_cross: SmaCrossConfig = field(default_factory=SmaCrossConfig)
     ema_cross: EmaCrossConfig = field(default_factory=EmaCrossConfig)

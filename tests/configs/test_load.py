@@ -52,6 +52,11 @@ def test_a_full_file_fills_every_field(tmp_path: Path) -> None:
     )
 
 
+def test_none_is_written_as_a_word() -> None:
+    assert build(Outer, {"start": "none"}).start is None
+    assert build(Outer, {"name": "none"}).name == "none"
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -1,21 +1,21 @@
 """Whatever a file calls its columns and however it stamps its bars, what comes out is canonical."""
 
 import hashlib
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from market_files import FORMATS, NS_UTC, START, bars, read, times, trades, utc, write, write_text
 
-from feeds import files, raw, synthetic
+from feeds import files, raw
 from feeds.files import Source, describe, name_of, truncate
-from feeds.synthetic import SyntheticConfig
 
 PRICES = ("open", "high", "low", "close", "volume")
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -65,7 +65,8 @@ def test_macro_points_are_the_same_from_every_format(tmp_path: Path, form: str) 
         }
     )
     table = read(write(points, tmp_path, form))
-    assert table.column_names == ["time", "symbol", "value"]
+    assert table.column_names == ["time", "symbol", "observed", "value"]
+    assert table["observed"].combine_chunks() == points["observed"].combine_chunks()
     assert table["time"].combine_chunks() == times(3, 86_400.0)
     assert table["symbol"].to_pylist() == ["CPI", "SPREAD", "CPI"]
     assert table["value"].to_pylist() == [3.1, -0.5, 0.0]
@@ -148,8 +149,33 @@ def test_a_pandas_index_is_a_column(tmp_path: Path, time: str | None) -> None:
     frame = bars(3).to_pandas().set_index("time").rename_axis(time)
     path = tmp_path / "AAPL_1h.parquet"
     frame.to_parquet(path)
-    columns = {} if time else {"time": "__index_level_0__"}
-    assert read(path, bar="1h", columns=columns).equals(read(write(bars(3), tmp_path, "csv"), bar="1h"))
+    assert read(path, bar="1h").equals(read(write(bars(3), tmp_path, "csv"), bar="1h"))
+
+
+def test_the_row_numbers_of_a_filtered_pandas_table_are_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "AAPL_1h.parquet"
+    bars(5).to_pandas().iloc[[0, 2, 3]].to_parquet(path)
+    assert "__index_level_0__" in raw.column_names(path)
+    assert utc(read(path, bar="1h"), "open_time") == [utc(bars(5))[i] for i in (0, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())], ids=str
+)
+def test_the_side_of_a_trade_is_read_where_it_is_a_known_word(tmp_path: Path, kind: pa.DataType) -> None:
+    side = pa.array(["buy", "S", None, "?", "SELL", "b"]).cast(kind)
+    table = read(write(trades(6, side=side), tmp_path, "arrow"))
+    assert table["side"].to_pylist() == ["BUY", "SELL", None, None, "SELL", "BUY"]
+
+
+def test_a_side_that_is_no_text_is_left_out(tmp_path: Path) -> None:
+    assert read(write(trades(2, side=[1, -1]), tmp_path))["side"].to_pylist() == [None, None]
+
+
+def test_points_without_an_observed_time_were_observed_when_known(tmp_path: Path) -> None:
+    points = pa.table({"time": times(2), "series": ["X", "X"], "value": [1.0, 2.0]})
+    table = read(write(points, tmp_path))
+    assert table["observed"].equals(table["time"])
 
 
 @pytest.mark.parametrize(
@@ -213,7 +239,7 @@ def test_symbols_of_any_type_are_read(tmp_path: Path, kind: pa.DataType) -> None
 
 
 def test_numbers_in_csv_may_be_padded(tmp_path: Path) -> None:
-    path = write_text("time,price,size\n2024-01-02,  100.5,1 \n", tmp_path)
+    path = write_text("time,price,size\n2024-01-02 14:30,  100.5,1 \n", tmp_path)
     assert read(path, time_zone="UTC")["price"].to_pylist() == [100.5]
 
 
@@ -237,73 +263,6 @@ def test_times_of_any_type_are_read(tmp_path: Path, form: str, column: pa.Array,
 def test_csv_keeps_nanoseconds(tmp_path: Path) -> None:
     path = write_text("time,price,size\n2024-01-02 14:30:00.123456789Z,1,1\n", tmp_path)
     assert utc(read(path)) == ["2024-01-02 14:30:00.123456789"]
-
-
-# --- stamps of bars ---
-
-
-def test_a_stamp_of_the_close_is_when_the_bar_was_known(tmp_path: Path) -> None:
-    path = write(bars(3), tmp_path)
-    assert utc(read(path, bar="1h", stamp="close")) == utc(bars(3))
-    assert utc(read(path, bar="1h", stamp="close"), "open_time")[0] == "2024-01-02 13:30:00"
-    assert utc(read(path, bar="1h"), "open_time") == utc(bars(3))
-    assert utc(read(path, bar="1h"))[0] == "2024-01-02 15:30:00"
-
-
-@pytest.mark.parametrize("stamp", ["open", "close"])
-@pytest.mark.parametrize("spring", [True, False])
-def test_a_daily_bar_ends_at_midnight_of_its_exchange(tmp_path: Path, spring: bool, stamp: str) -> None:
-    # The clocks of New York change on Sunday 2024-03-10 and on Sunday 2024-11-03.
-    day = date(2024, 3, 8) if spring else date(2024, 11, 1)
-    shift = timedelta(days=stamp == "close")
-    days = [day + shift + timedelta(days=i) for i in range(5)]
-
-    table = read(write(bars(5, time=pa.array(days)), tmp_path), bar="1d", stamp=stamp, time_zone="America/New_York")
-
-    hours = ["05", "05", "05", "04", "04", "04"] if spring else ["04", "04", "04", "05", "05", "05"]
-    midnights = [f"{day + timedelta(days=i)} {hour}:00:00" for i, hour in enumerate(hours)]
-    assert utc(table, "open_time") == midnights[:-1]
-    assert utc(table) == midnights[1:]
-
-
-def test_daily_bars_stamped_in_utc_may_cross_a_clock_change(tmp_path: Path) -> None:
-    # Midnights of Berlin as UTC: the day of 2024-03-31 has 23 hours, so that 24 hours reach into the next one.
-    stamps = ["2024-03-29 23:00Z", "2024-03-30 23:00Z", "2024-03-31 22:00Z"]
-    table = read(write(bars(3, time=stamps), tmp_path), bar="1d")
-    assert utc(table) == ["2024-03-30 23:00:00", "2024-03-31 23:00:00", "2024-04-01 22:00:00"]
-
-
-def test_a_file_with_time_and_open_time_needs_only_its_path(tmp_path: Path) -> None:
-    # Hourly bars of a session that ends at half past: the last bar of a day is cut short.
-    opened = ["2024-01-02 19:00Z", "2024-01-02 20:00Z", "2024-01-02 21:00Z", "2024-01-03 14:30Z"]
-    known = ["2024-01-02 20:00Z", "2024-01-02 21:00Z", "2024-01-02 21:30Z", "2024-01-03 15:30Z"]
-    path = write(bars(4, time=known, open_time=opened), tmp_path)
-
-    for settings_ in ({}, {"bar": "1h"}, {"bar": "1h", "stamp": "close"}):
-        table = read(path, **settings_)
-        assert [f"{t[:-3]}Z" for t in utc(table)] == known
-        assert [f"{t[:-3]}Z" for t in utc(table, "open_time")] == opened
-    assert describe(source(path)).bar == timedelta(hours=1)  # of most of them
-
-
-def test_a_column_map_may_say_that_the_time_is_the_open(tmp_path: Path) -> None:
-    path = write(bars(3, open_time=times(3)), tmp_path)
-    assert utc(read(path, columns={"time": "open_time"}, bar="1h"))[0] == "2024-01-02 15:30:00"
-
-
-@pytest.mark.parametrize("kind", ["bars", "trades"])
-def test_invented_markets_need_only_their_path(tmp_path: Path, kind: Any) -> None:
-    config = SyntheticConfig(rows=1_000, symbol="X", bar_s=60.0)
-    path = tmp_path / "any.parquet"
-    synthetic.write(config, path, kind)
-
-    table = read(path)
-
-    made = synthetic.bar_tables(config) if kind == "bars" else synthetic.trade_tables(config)
-    assert table.select(next(made).column_names).equals(
-        pa.concat_tables(synthetic.bar_tables(config) if kind == "bars" else synthetic.trade_tables(config))
-    )
-    assert describe(source(path)).bar == (timedelta(minutes=1) if kind == "bars" else None)
 
 
 # --- bars of several symbols ---
@@ -345,6 +304,46 @@ def test_truncate_crosses_tables(tmp_path: Path) -> None:
     path, target = write(trades(150_000), tmp_path), tmp_path / "AAPL_1s.parquet"
     assert truncate(source(path), datetime(2024, 1, 2, 14, 30) + timedelta(seconds=99_999.5), target) == 100_000
     assert read(target).equals(read(path).slice(0, 100_000))
+
+
+# --- a window ---
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    start=st.integers(-5, 65),
+    end=st.integers(-5, 65),
+    wanted=st.sampled_from([(), ("A",), ("B", "C"), ("X",)]),
+    group=st.sampled_from([1, 7, 999]),
+    zone=st.sampled_from(["UTC", "Pacific/Kiritimati", ""]),
+)
+def test_a_window_is_the_rows_that_a_filter_would_keep(
+    tmp_path: Path, start: int, end: int, wanted: tuple[str, ...], group: int, zone: str
+) -> None:
+    # Days apart, so that whole row groups lie long before the start.
+    day = np.arange(120) // 2
+    stamps = pa.array(START.astype(int) + day * 86_400_000_000_000).view(pa.timestamp("ns", zone or None))
+    path = tmp_path / "x.parquet"
+    pq.write_table(trades(120, time=stamps, symbol=["ABC"[i % 3] for i in range(120)]), path, row_group_size=group)
+
+    begun, ended = (datetime(2024, 1, 2, 14, 30) + timedelta(days=d) for d in (start, end))
+    got = [size for part in files.tables(source(path, time_zone="UTC"), begun, ended, wanted) for size in part["size"]]
+
+    kept = [i for i in range(120) if start <= day[i] <= end and (not wanted or "ABC"[i % 3] in wanted)]
+    assert [size.as_py() for size in got] == [i + 1.0 for i in kept]
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Etc/GMT+12"])
+def test_a_window_of_local_days_has_every_bar_that_closes_in_it(tmp_path: Path, zone: str) -> None:
+    path = tmp_path / "x.parquet"
+    stamps = pa.array([datetime(2024, 1, 1 + i) for i in range(30)], pa.timestamp("us"))
+    pq.write_table(bars(30, time=stamps), path, row_group_size=1)
+    here = source(path, bar="1d", time_zone=zone)
+    whole = read(path, bar="1d", time_zone=zone)
+    for i in range(30):
+        known = whole["time"][i].as_py().replace(tzinfo=None)
+        (part,) = files.tables(here, known, known)
+        assert part.equals(whole.slice(i, 1))
 
 
 # --- real files ---

@@ -3,13 +3,14 @@
 import gzip
 import random
 from contextlib import suppress
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from market_files import FORMATS, bars, trades, write, write_text
+from market_files import FORMATS, bars, times, trades, write, write_text
 
 from feeds import raw
 from feeds.errors import DataError
@@ -260,3 +261,27 @@ def test_copy_rows_refuses_text_that_is_not_utf8(tmp_path: Path) -> None:
     assert read(path, columns=["price"])["price"].to_pylist() == ["1"]
     with pytest.raises(DataError, match=r"x.csv cannot be read as csv: .*UTF8"):
         raw.copy_rows(path, 1, tmp_path / "y.csv")
+
+
+# --- row groups ---
+
+
+@pytest.mark.parametrize(("days", "groups"), [(-1, 0), (2, 0), (2.5, 1), (5, 1), (5.5, 2), (9, 3)])
+@pytest.mark.parametrize("zone", [None, "UTC", "America/New_York"])
+def test_groups_that_end_before_a_time_are_counted(tmp_path: Path, zone: str | None, days: float, groups: int) -> None:
+    path = tmp_path / "x.parquet"
+    stamps = times(10, 86_400.0).cast(pa.int64()).view(pa.timestamp("ns", zone))
+    pq.write_table(trades(10, time=stamps), path, row_group_size=3)  # of days 0-2, 3-5, 6-8 and 9
+    expected = groups, 3 * groups
+    assert raw.groups_before(path, "time", datetime(2024, 1, 2, 14, 30) + timedelta(days=days)) == expected
+    left = pa.Table.from_batches(raw.batches(path, 100, ["size"], groups))
+    assert left["size"].to_pylist() == [float(i + 1) for i in range(3 * groups, 10)]
+
+
+def test_no_group_is_passed_over_where_the_file_does_not_tell_its_times(tmp_path: Path) -> None:
+    late = datetime(2100, 1, 1)
+    assert raw.groups_before(write(trades(3), tmp_path, "csv"), "time", late) == (0, 0)
+    assert raw.groups_before(write(trades(3, time=["2024-01-02 14:30Z"] * 3), tmp_path), "time", late) == (0, 0)
+    silent = tmp_path / "silent.parquet"
+    pq.write_table(trades(3), silent, write_statistics=False)
+    assert raw.groups_before(silent, "time", late) == (0, 0)

@@ -9,6 +9,7 @@ from typing import Any
 import csp
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from csp import ts
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from market_files import FORMATS, NS_UTC, START, bars, times, trades, write
 
 from feeds import files, replay
 from feeds.errors import DataError
-from feeds.events import Bar, Trade
+from feeds.events import Bar, Side, Trade
 from feeds.files import Source, describe
 from feeds.streams import together
 
@@ -84,6 +85,15 @@ def test_a_trade_ticks_when_it_was(tmp_path: Path, form: str) -> None:
     assert out == {"ES": [(T0, first), (T0 + SECOND, second)]}
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_trade_has_a_side_where_the_file_tells_it(tmp_path: Path, form: str) -> None:
+    told = source(write(trades(3, side=["sell", None, "B"]), tmp_path, form))
+    untold = source(write(trades(1), tmp_path, form, name="untold"))
+    out = run(lambda: replay.trades(told, ["T"], ("T",)) | replay.trades(untold, ["U"], ("U",)))
+    sides = [getattr(trade, "side", None) for _, trade in out["T"] + out["U"]]
+    assert sides == [Side.SELL, None, Side.BUY, None]
+
+
 def test_trades_of_several_symbols_are_told_apart(tmp_path: Path) -> None:
     here = source(write(trades(6, symbol=["A", "B", "A", "C", "B", "A"]), tmp_path))
     out = replayed(here)
@@ -140,7 +150,7 @@ def test_price_and_size_of_a_trade_tick_together(tmp_path: Path, form: str) -> N
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_macro_points_tick_when_they_could_be_known(tmp_path: Path, form: str) -> None:
+def test_macro_points_tick_when_they_could_be_known_and_name_their_period(tmp_path: Path, form: str) -> None:
     points = pa.table(
         {"time": times(3, 60.0), "series": ["CPI", "GDP", "CPI"], "observed": times(3, 1.0), "value": [3.0, -1.5, 3.1]}
     )
@@ -148,8 +158,8 @@ def test_macro_points_tick_when_they_could_be_known(tmp_path: Path, form: str) -
     out = run(lambda: {"points": replay.macro_points(here)})
     assert [(when, p.series, p.event_time, p.value) for when, p in out["points"]] == [
         (T0, "CPI", T0, 3.0),
-        (T0 + timedelta(minutes=1), "GDP", T0 + timedelta(minutes=1), -1.5),
-        (T0 + timedelta(minutes=2), "CPI", T0 + timedelta(minutes=2), 3.1),
+        (T0 + timedelta(minutes=1), "GDP", T0 + SECOND, -1.5),
+        (T0 + timedelta(minutes=2), "CPI", T0 + 2 * SECOND, 3.1),
     ]
 
 
@@ -221,6 +231,30 @@ def test_sources_merge_in_the_order_of_time(tmp_path: Path) -> None:
     expected += [T0 + (i + 1) * HOUR for i in range(3)] + [T0 + i * timedelta(minutes=5) for i in range(40)]
     assert [event_time for _, event_time in ticks] == sorted(expected)
     assert all(when == event_time for when, event_time in ticks)
+
+
+@pytest.mark.parametrize("group", [1, 10, 1_000])
+def test_a_window_of_a_long_file_has_its_rows_and_no_others(tmp_path: Path, group: int) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(trades(100, time=times(100, 86_400.0)), path, row_group_size=group)
+    day = timedelta(days=1)
+    out = replayed(source(path), start=T0 + 40 * day, end=T0 + 50 * day)
+    assert [when for when, _ in out["x"]] == [T0 + i * day for i in range(40, 51)]
+    assert replayed(source(path), start=T0 + 200 * day) == {"x": []}
+
+
+def test_a_bad_row_has_its_number_also_behind_rows_that_were_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    price = [1.0] * 90 + [-1.0] * 10
+    pq.write_table(trades(100, time=times(100, 86_400.0), price=price), path, row_group_size=10)
+    with pytest.raises(DataError, match=r"x\.parquet, row 91: want a positive price, was -1\.0$"):
+        run(lambda: replay.trades(source(path), ["X"], ("X",)), start=T0 + timedelta(days=80))
+
+
+def test_times_before_1970_replay(tmp_path: Path) -> None:
+    here = source(write(trades(1, time=["1962-01-02 15:00Z"]), tmp_path))
+    ((when, trade),) = replayed(here, start=datetime(1960, 1, 1), end=datetime(1970, 1, 1))["AAPL"]
+    assert when == trade.event_time == datetime(1962, 1, 2, 15)
 
 
 # --- what stops a run ---

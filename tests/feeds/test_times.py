@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeds.errors import DataError
-from feeds.times import bar_length, first_refused, moment, to_utc
+from feeds.times import Spacing, bar_length, first_refused, form, length_label, moment, to_utc
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -54,6 +54,31 @@ def test_bar_length_reads_a_number_and_a_unit(text: str, length: timedelta) -> N
 def test_bar_length_refuses_anything_else(text: str) -> None:
     with pytest.raises(ValueError, match=r"a bar length is a number and one of ms, s, m, h, d, w"):
         bar_length(text)
+
+
+@pytest.mark.parametrize(
+    ("length", "label"),
+    [
+        (timedelta(milliseconds=250), "250ms"),
+        (timedelta(seconds=90), "90s"),
+        (timedelta(minutes=5), "5m"),
+        (timedelta(minutes=60), "1h"),
+        (timedelta(minutes=90), "90m"),
+        (DAY, "1d"),
+        (timedelta(days=14), "2w"),
+        (timedelta(seconds=59, microseconds=999_999), "59.999999s"),
+    ],
+)
+def test_a_length_has_a_short_label(length: timedelta, label: str) -> None:
+    assert length_label(length) == label
+
+
+@given(st.integers(1, 366 * 86_400_000))
+def test_a_label_is_read_back_as_its_length(milliseconds: int) -> None:
+    length = timedelta(milliseconds=milliseconds)
+    label = length_label(length)
+    if len(label) <= 10:  # bar_length reads eight digits
+        assert bar_length(label) == length
 
 
 def test_moment_cuts_nanoseconds_off_also_before_1970() -> None:
@@ -166,6 +191,53 @@ def test_a_close_that_the_clocks_skip_or_repeat_is_taken_late() -> None:
     assert utc(evening, "Africa/Cairo", DAY) == ["2023-10-26T21:30:00"]  # 20:30 UTC was the earlier reading
 
 
+# --- how times are written ---
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array(["2024-01-02 14:30Z"]), "times with an offset"),
+        (pa.array(["2024-01-02 14:30-0500"]).dictionary_encode(), "times with an offset"),
+        (pa.array(["2024-01-02 14:30"], pa.string_view()), "times without an offset"),
+        (pa.array(["2024-01-02"], pa.large_string()), "dates"),
+        (pa.array([date(2024, 1, 2)]), "dates"),
+        (pa.array([date(2024, 1, 2)]).dictionary_encode(), "dates"),
+        (pa.array([datetime(2024, 1, 2)]), "times without a zone"),
+        (pa.array([datetime(2024, 1, 2)], pa.timestamp("ns", "UTC")), "times with a zone"),
+        (pa.array([1_704_205_800]), "counts since 1970"),
+        (pa.array(["1704205800"]), "counts since 1970"),
+        (pa.array([None, "2024-01-02"]), ""),
+    ],
+    ids=lambda value: str(getattr(value, "type", value)),
+)
+def test_the_first_time_tells_how_all_are_written(column: Any, words: str) -> None:
+    assert form(column) == words
+
+
+# --- how far bars are apart ---
+
+
+@pytest.mark.parametrize(
+    ("batches", "usual_s"),
+    [
+        ([[60] * 10], 60),
+        ([[60] * 9], 0),  # too few
+        ([[60] * 5, [], [60] * 5], 60),
+        ([[3_600] * 11, [60] * 12], 60),  # a closer one starts the count again
+        ([[60] * 11, [3_600] * 10], 60),
+        ([[60] * 10, [3_600] * 10], 0),  # half is not most
+        ([[60] * 100, [1]], 0),
+        ([], 0),
+    ],
+)
+def test_the_usual_distance_is_that_of_most_bars_and_the_least(batches: list[list[int]], usual_s: int) -> None:
+    spacing = Spacing()
+    for batch in batches:
+        spacing.add(np.array(batch, dtype=np.int64) * 1_000_000_000)
+    assert spacing.usual() == timedelta(seconds=usual_s)
+
+
 # --- what is refused ---
 
 
@@ -202,6 +274,11 @@ def test_a_close_that_the_clocks_skip_or_repeat_is_taken_late() -> None:
             pa.array(["2024-01-02 14:30Z", "2024-01-02 14:31Z", "2024-01-02 14:32"]),
             "UTC",
             "row 13: want a time with an offset, as others are, was 2024-01-02 14:32",
+        ),
+        (
+            pa.array(["2024-01-02 14:30", "2024-01-03"]),
+            "UTC",
+            "row 12: want a time of day, as others have, was 2024-01-03",
         ),
         (pa.array(["2024-01-02 14:30"]), "", "row 11: the time 2024-01-02 14:30:00.* has no time zone"),
         (pa.array([date(2024, 1, 2)]), "", "row 11: the time 2024-01-02 .* has no time zone"),
