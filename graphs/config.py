@@ -84,8 +84,8 @@ class BacktestConfig:
             object.__setattr__(self, name, _naive_utc(name, getattr(self, name)))
         if self.start is not None and self.end is not None and self.start >= self.end:
             raise ValueError(f"start must lie before end, was {self.start} and {self.end}")
-        if not 0.0 < self.initial_cash <= 1e15:  # beyond it a float does not hold cents
-            raise ValueError(f"initial_cash must lie in (0, 1e15], was {self.initial_cash}")
+        if not 0.0 < self.initial_cash <= 1e13:  # beyond it a float does not hold cents
+            raise ValueError(f"initial_cash must lie in (0, 1e13], was {self.initial_cash}")
         if not 0 < len(self.name.strip()) <= 100 or "/" in self.name or not self.name.isprintable():
             raise ValueError(f"name must be 1 to 100 printable characters without '/', was {self.name!r}")
         if not 1 <= self.trials <= 1_000_000:

@@ -39,7 +39,7 @@ class SizingConfig:
     leverage_max: float = 1.0  # largest position, as a fraction of equity
     score_min: float = 0.1  # a weaker score wants no position
     confidence_min: float = 0.05  # a less confident signal changes nothing
-    change_min: float = 0.1  # of the full position: smaller changes of target are not traded
+    change_min: float = 0.5  # of the full position: smaller changes of target are not traded
     shorts: bool = True  # False: a negative score wants no position
 
     def __post_init__(self) -> None:
