@@ -22,7 +22,7 @@ from brokers.ledger import Contract
 from brokers.matching import Execution, FillModel, RestingOrder, capacity, match_bar, match_trade
 from feeds.events import Bar, Side, Trade
 from feeds.instruments import Instrument
-from feeds.streams import by_symbol, together
+from feeds.streams import SETTLE, by_symbol, together
 
 # Bound once: looking a member up on its class costs more than comparing it.
 _BUY, _SELL, _LIMIT = Side.BUY, Side.SELL, OrderType.LIMIT
@@ -87,7 +87,7 @@ class Book:
         volume_lots = bar.volume * self._lots_per_unit
         available = capacity(volume_lots, self._model)
         for order in list(self.orders.values()):
-            if order.sent > open_time:
+            if order.sent - SETTLE > open_time:  # decisions on several symbols take that long to settle
                 continue
             execution = match_bar(
                 order, bar.open, bar.high, bar.low, volume_lots, available, self._contract, self._model

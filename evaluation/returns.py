@@ -126,7 +126,7 @@ def session_days(times: Ints, days_per_year: int) -> Ints:
     Days are UTC and closed on the right: a bar that closes at midnight belongs to the day that it ends. Where the
     market is not open all week, Saturday and Sunday belong to the Monday that follows, as on a futures exchange.
     """
-    day = (times - 1) // DAY_NS  # (N,)
+    day = (times - 1_001) // DAY_NS  # (N,), a mark may settle a microsecond after the instant that it marks
     if days_per_year == 365:
         return day
     weekday = (day + 3) % 7  # (N,) Monday is 0; 1970-01-01 was a Thursday

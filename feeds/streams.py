@@ -1,8 +1,12 @@
 """Small tools for streams of events."""
 
+from datetime import timedelta
 from typing import Any
 
 import csp
+
+# Events of one instant come in separate engine cycles; all are in one microsecond later, csp's finest Python alarm.
+SETTLE = timedelta(microseconds=1)
 
 
 def by_symbol(events: Any, symbols: list[str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from feeds import news, replay
 from feeds.events import Bar, MacroPoint, Trade
 from feeds.files import Description, Source, describe
 from feeds.instruments import Instrument
-from feeds.streams import together
+from feeds.streams import SETTLE, together
 from feeds.times import bar_length, length_label
 from graphs import checks
 from graphs.config import BacktestConfig, TradingConfig
@@ -28,7 +28,6 @@ from graphs.sinks import print_streams, record_signals, record_streams, report_p
 from graphs.trading import Feeds, SignalPlugin, trading_system
 from nodes.bars import bar_aggregator
 from nodes.events import RiskAction, RiskActionKind
-from nodes.portfolio import SETTLE
 
 _PROGRESS_EVERY = 1_000  # market events
 

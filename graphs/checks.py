@@ -25,7 +25,7 @@ from feeds.errors import DataError, UnknownSymbolError
 from feeds.events import Bar
 from feeds.files import Description, Source, tables
 from feeds.instruments import Instrument
-from feeds.times import bar_length
+from feeds.times import bar_length, length_label
 from graphs.config import BacktestConfig, TradingConfig
 from graphs.trading import SignalPlugin
 from nodes.events import Signal
@@ -63,7 +63,7 @@ def check_overlap(config: BacktestConfig, feeds: Sequence[Described], symbols: S
     """Refuse two files of one symbol's trades, or of its bars of one length: one would silently replace the other."""
     seen: dict[tuple[str, str], str] = {}
     for source, description in feeds:
-        bars = f"bars of {description.bar or bar_length(config.bar)}"
+        bars = f"{length_label(description.bar or bar_length(config.bar))} bars"
         for symbol in description.symbols:
             for what in (bars,) if description.kind == "bars" else ("trades", bars):
                 if symbol in symbols and (symbol, what) in seen:

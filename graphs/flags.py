@@ -105,7 +105,7 @@ def _named(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _text(text: str) -> str | None:
-    return None if text in ("", "None") else text
+    return None if text.lower() in ("", "none") else text
 
 
 def _config_for(data: str | None) -> Path | None:
@@ -142,19 +142,19 @@ def _registry() -> ConstructorRegistry:
 
         def read(words: list[str]) -> Any:
             (text,) = words
-            if union and text == "None":
+            if union and text.lower() == "none":  # as Python says it, or a config file
                 return None
             try:
                 return _scalar(kind, text)
             except ValueError:
-                raise ValueError(f"want {wanted}{' or None' if union else ''}, was {text!r}") from None
+                raise ValueError(f"want {wanted}{' or none' if union else ''}, was {text!r}") from None
 
         return PrimitiveConstructorSpec(
             nargs=1,
-            metavar=f"{shown}|None" if union else shown,
+            metavar=f"{shown}|none" if union else shown,
             instance_from_str=read,
             is_instance=lambda value: value is None if union else isinstance(value, kind),
-            str_from_instance=lambda value: [str(value)],
+            str_from_instance=lambda value: ["none" if value is None else str(value)],
         )
 
     return registry

@@ -74,9 +74,8 @@ def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market | N
     times: dict[int, int] = {}
     closes: dict[int, float] = {}
     first = last = 0.0
-    for source, description in plan.feeds:
-        if instrument.symbol not in description.symbols or times:
-            continue
+    here = [(source, held) for source, held in plan.feeds if instrument.symbol in held.symbols]
+    for source, description in sorted(here, key=lambda pair: pair[1].first - pair[1].last)[:1]:  # the longest
         trades = description.kind == "trades"
         for table in tables(source):
             time = table["time"].cast("int64").to_numpy()
@@ -86,8 +85,11 @@ def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market | N
                 continue
             close = table["price" if trades else "close"].to_numpy()[inside]
             time = time[inside]
-            if not first:
-                first = float(close[0] if trades else table["open"].to_numpy()[inside][0])
+            if not first and trades:
+                first = float(close[0])
+            elif not first:  # the first open that an order at the start could have had
+                opens = table["open"].to_numpy()[table["open_time"].cast("int64").to_numpy() >= start]
+                first = float(opens[0]) if len(opens) else 0.0
             last = float(close[-1])
             slot = (time - start) // width
             ends = np.flatnonzero(np.append(np.diff(slot) > 0, True))
@@ -95,6 +97,7 @@ def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market | N
                 times[int(slot[i])], closes[int(slot[i])] = int(time[i]), float(close[i])
     if not times:
         return None
+    first = first or last  # no bar opened inside the window
     slippage = plan.config.broker.fills.slippage_bps * 1e-4
     return Market(
         symbol=instrument.symbol,

@@ -17,7 +17,7 @@ from feeds.streams import by_symbol, together
 from graphs.config import TradingConfig
 from nodes.adaptive import adaptive_signal, market_state
 from nodes.alerts import price_change_alert
-from nodes.events import Alert, MarketState, RiskAction, Signal, TargetPosition
+from nodes.events import Alert, MarketState, PositionUpdate, RiskAction, Signal, TargetPosition
 from nodes.fuse import check_names, fuse_signals
 from nodes.gate import risk_filter
 from nodes.macro import macro_signal
@@ -89,14 +89,13 @@ def trading_system(
     symbols = [instrument.symbol for instrument in instruments]
     closes = {symbol: feeds.bars[symbol].close for symbol in symbols}
 
-    # What the venue answers comes back by feedback, one engine cycle later.
+    # What the venue answers, and what it does to the account, comes back by feedback, one engine cycle later.
     fill, update = csp.feedback(Fill), csp.feedback(OrderUpdate)
     fills, updates = by_symbol(fill.out(), symbols), by_symbol(update.out(), symbols)
+    position, action, marked = csp.feedback(PositionUpdate), csp.feedback(RiskAction), csp.feedback(float)
+    positions, equity = by_symbol(position.out(), symbols), csp.default(marked.out(), config.initial_cash)
 
-    account = portfolio(fill.out(), closes, instruments, config.initial_cash)
-    action = risk_monitor(account.equity, account.gross_exposure, closes, account.values, config.risk)
-
-    signals, final, targets, orders, alerts = [], [], [], [], [action_alert(action)]
+    signals, final, targets, orders, alerts = [], [], [], [], [action_alert(action.out())]
     for instrument in instruments:
         symbol = instrument.symbol
         opinion = _opinions(feeds, instrument, config, plugins)
@@ -105,17 +104,24 @@ def trading_system(
         fused = fuse_signals(opinion.signals, opinion.state, symbol, config.fuse)
         final.append(fused)
         target = target_position(
-            fused, closes[symbol], account.equity, _volatility(closes[symbol], config), instrument, config.sizing
+            fused, closes[symbol], equity, _volatility(closes[symbol], config), instrument, config.sizing
         )
-        target = limit_target(target, action, instrument, config.risk)
+        target = limit_target(target, positions[symbol], action.out(), instrument, config.risk)
         targets.append(target)
-        orders.append(generate_orders(target, fills[symbol], updates[symbol], action, instrument, run_id))
+        orders.append(generate_orders(target, fills[symbol], updates[symbol], action.out(), instrument, run_id))
 
     order = together(orders)
-    gate = risk_filter(order, fill.out(), update.out(), action, account.equity, closes, instruments, config.risk)
+    gate = risk_filter(order, fill.out(), update.out(), action.out(), equity, closes, instruments, config.risk)
     answer = venue(gate.approved, csp.unroll(gate.cancel))
     fill.bind(answer.fill)
     update.bind(together([gate.refused, unfilled(answer.update)]))
+
+    # A fill is booked in the cycle that tells of it: no mark holds the old position at the new price.
+    account = portfolio(answer.fill, closes, instruments, config.initial_cash)
+    risk = risk_monitor(account.equity, account.gross_exposure, closes, account.values, config.risk)
+    position.bind(account.position)
+    marked.bind(account.equity)
+    action.bind(risk)
 
     return Streams(
         signals=together(signals),
@@ -124,7 +130,7 @@ def trading_system(
         orders=order,
         updates=together([gate.refused, answer.update]),
         fills=answer.fill,
-        risk=action,
+        risk=risk,
         alerts=together([*alerts, gate.alert]),
         equity=account.equity,
         cash=account.cash,

@@ -154,8 +154,9 @@ def risk_filter(
                 gross = 0.0
                 for key, held in s_exposure.held.items():
                     after = held + s_exposure.pending[key] + (lots if key == symbol else 0)
-                    if after:
-                        gross += s_exposure.worth(key, after, closes[key]) if csp.valid(closes[key]) else math.inf
+                    worst = max(abs(held), abs(after))  # what is on its way may fill, or not
+                    if worst:
+                        gross += s_exposure.worth(key, worst, closes[key]) if csp.valid(closes[key]) else math.inf
                 if gross > config.gross_exposure_max * equity:
                     code = "gross_exposure"
                     reason = (

@@ -121,7 +121,8 @@ def target_position(
 
     Ticks:
         When the wanted quantity, in whole lots towards zero, moves by at least `change_min` of the full position, or
-        goes to or comes from zero. Nothing while what the mode needs is not known yet, or equity is not positive.
+        goes to, comes from or crosses zero. While what the mode needs is not known, or equity is not positive, no
+        position is taken, and one against the signal is left.
     """
     with csp.state():
         s_contract = Contract(instrument)
@@ -132,25 +133,27 @@ def target_position(
         csp.make_passive(equity)
         csp.make_passive(volatility)
 
-    if csp.ticked(signal) and csp.valid(close, equity) and signal.confidence >= config.confidence_min and equity > 0.0:
+    if csp.ticked(signal) and signal.confidence >= config.confidence_min:
         score = signal.score if abs(signal.score) >= config.score_min else 0.0
         if score < 0.0 and not config.shorts:
             score = 0.0
-        full = 0.0
-        if config.mode == "fixed":
-            full = config.quantity
-        elif config.mode == "fraction":
-            full = min(config.fraction, config.leverage_max) * equity / (close * s_multiplier)
-        elif csp.valid(volatility) and volatility > 0.0:
-            fraction = min(config.volatility_target / volatility, config.leverage_max)
-            full = fraction * equity / (close * s_multiplier)
-        if full > 0.0:
+        full = wanted = 0.0
+        if score and csp.valid(close, equity) and equity > 0.0:
+            if config.mode == "fixed":
+                full = config.quantity
+            elif config.mode == "fraction":
+                full = min(config.fraction, config.leverage_max) * equity / (close * s_multiplier)
+            elif csp.valid(volatility) and volatility > 0.0:
+                fraction = min(config.volatility_target / volatility, config.leverage_max)
+                full = fraction * equity / (close * s_multiplier)
             lots = s_contract.lots.down(abs(score) * full)
             wanted = math.copysign(s_contract.lots.value(lots), score) if lots else 0.0
-            moved = abs(wanted - s_wanted) >= config.change_min * full
-            if wanted != s_wanted and (moved or wanted == 0.0 or s_wanted == 0.0):
-                s_wanted = wanted
-                return TargetPosition(symbol=signal.symbol, quantity=wanted, asof=csp.now())
+        # Leaving a position needs no size; taking one does.
+        known = full > 0.0 or score * s_wanted <= 0.0
+        moved = wanted * s_wanted <= 0.0 or abs(wanted - s_wanted) >= config.change_min * full
+        if wanted != s_wanted and known and moved:
+            s_wanted = wanted
+            return TargetPosition(symbol=signal.symbol, quantity=wanted, asof=csp.now())
 
 
 @csp.node

@@ -9,12 +9,10 @@ from brokers.events import Fill
 from brokers.ledger import Ledger
 from feeds.events import Side
 from feeds.instruments import Instrument
-from feeds.streams import by_symbol
+from feeds.streams import SETTLE, by_symbol
 from nodes.events import PositionUpdate
 
 _SELL = Side.SELL  # bound once: looking a member up on its class costs more than comparing it
-# Prices of one instant come in separate engine cycles; all are in one microsecond later, csp's finest Python alarm.
-SETTLE = timedelta(microseconds=1)
 
 
 @csp.node

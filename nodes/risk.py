@@ -10,10 +10,11 @@ from csp import ts
 
 from brokers.ledger import Contract
 from feeds.instruments import Instrument
-from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind, TargetPosition
+from nodes.events import Alert, AlertLevel, PositionUpdate, RiskAction, RiskActionKind, TargetPosition
 
 _SLOW_CHECK = timedelta(milliseconds=100)
 _VAR_LEVEL = 0.95
+_WORSE = 1.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +27,7 @@ class RiskConfig:
     var_max: float | None = 0.05  # one-step 95 % historical value at risk, of equity; beyond it REDUCE_POSITIONS
     var_window: int = 500  # steps of history
     order_notional_max: float | None = None  # quote currency, one order
-    orders_per_second_max: int | None = 20  # over the last engine second
+    orders_per_second_max: int | None = None  # over the last engine second
     reduce_hold_s: float = 3_600.0  # after REDUCE_POSITIONS only reducing orders pass for so long, engine seconds
     flatten: bool = True  # close all positions on EMERGENCY_STOP; False: keep them, stop new risk
 
@@ -92,8 +93,8 @@ def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig
         gross_exposure: sum of |position value|, quote currency.
 
     Ticks:
-        EMERGENCY_STOP once a run when the drawdown passes its limit; REDUCE_POSITIONS once per breach of gross
-        exposure, again after it was back inside. Both inputs tick together, from the account.
+        EMERGENCY_STOP once a run when the drawdown passes its limit; REDUCE_POSITIONS when gross exposure passes its
+        limit, and again each time it has grown by a twentieth since. Both inputs tick together, from the account.
 
     Raises:
         ValueError: equity that is not finite.
@@ -105,9 +106,9 @@ def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig
         s_checked = config.drawdown_max is not None
         s_peak = 0.0
         s_floor = 0.0  # equity below it is too deep a drawdown
-        s_over = False
+        s_acted = 0.0  # the exposure that was last acted on, 0.0 inside the limit
 
-    if s_floor <= equity <= s_peak and not s_over and gross_exposure <= s_gross_max * equity:
+    if s_floor <= equity <= s_peak and not s_acted and gross_exposure <= s_gross_max * equity:
         pass  # nearly every mark: nothing new, and nothing wrong
     else:
         if not -math.inf < equity < math.inf:
@@ -126,19 +127,17 @@ def fast_limits(equity: ts[float], gross_exposure: ts[float], config: RiskConfig
                 )
             )
         else:
-            over = (
-                s_gross_max < math.inf and gross_exposure > s_gross_max * equity
-            )  # no limit, times negative equity, is none
-            if over and not s_over:
+            # A reduction takes a while to fill: said once, and again whenever it has grown worse by a twentieth.
+            ratio = gross_exposure / equity if equity > 0.0 else math.inf if gross_exposure else 0.0
+            if ratio <= s_gross_max:
+                s_acted = 0.0
+            elif ratio > s_acted * _WORSE:
+                s_acted = ratio
                 csp.output(
                     RiskAction(
-                        kind=RiskActionKind.REDUCE_POSITIONS,
-                        code="gross_exposure",
-                        value=gross_exposure / equity if equity > 0.0 else math.inf,
-                        limit=s_gross_max,
+                        kind=RiskActionKind.REDUCE_POSITIONS, code="gross_exposure", value=ratio, limit=s_gross_max
                     )
                 )
-            s_over = over
 
 
 @csp.node
@@ -153,7 +152,7 @@ def slow_limits(
         values: signed position value by symbol, quote currency; passive.
 
     Ticks:
-        REDUCE_POSITIONS once per breach of each limit, again after it was back inside.
+        REDUCE_POSITIONS when a limit is passed, and again each time the value has grown by a twentieth since.
     """
     with csp.alarms():
         a_check = csp.alarm(bool)
@@ -161,7 +160,7 @@ def slow_limits(
         s_symbols = list(closes.keys())
         s_history = ReturnHistory(s_symbols, config.var_window)
         s_armed = False
-        s_over = ""
+        s_acted = {"concentration": 0.0, "value_at_risk": 0.0}  # the value last acted on, 0.0 inside the limit
     with csp.start():
         csp.make_passive(equity)
         csp.make_passive(values)
@@ -180,8 +179,11 @@ def slow_limits(
                 at_risk = s_history.value_at_risk(held)
                 if at_risk is not None and at_risk / equity > config.var_max:
                     code, value, limit = "value_at_risk", at_risk / equity, config.var_max
-        breached, s_over = code and code != s_over, code
-        if breached:
+        for other in s_acted:
+            if other != code:
+                s_acted[other] = 0.0
+        if code and value > s_acted[code] * _WORSE:
+            s_acted[code] = value
             csp.output(RiskAction(kind=RiskActionKind.REDUCE_POSITIONS, code=code, value=value, limit=limit))
     elif not s_armed:
         s_armed = True
@@ -222,22 +224,29 @@ def action_alert(action: ts[RiskAction]) -> ts[Alert]:
 
 @csp.node
 def limit_target(
-    target: ts[TargetPosition], action: ts[RiskAction], instrument: Instrument, config: RiskConfig
+    target: ts[TargetPosition],
+    position: ts[PositionUpdate],
+    action: ts[RiskAction],
+    instrument: Instrument,
+    config: RiskConfig,
 ) -> ts[TargetPosition]:
     """Let risk overrule the strategy's target of one symbol.
 
     Args:
         target: what the strategy wants.
+        position: of this symbol; passive.
         action: what the risk monitor asks.
 
     Ticks:
         Every target until an EMERGENCY_STOP; then 0 once, if so configured, and nothing more. REDUCE_POSITIONS scales
-        the last target down by limit/value, towards zero in whole lots.
+        the position, or the target where that is nearer to zero, by limit/value, towards zero in whole lots.
     """
     with csp.state():
         s_contract = Contract(instrument)
         s_target = 0.0
         s_stopped = False
+    with csp.start():
+        csp.make_passive(position)
 
     if not s_stopped:
         if csp.ticked(target):
@@ -248,7 +257,10 @@ def limit_target(
             s_stopped = True
             if config.flatten:
                 csp.output(TargetPosition(symbol=instrument.symbol, quantity=0.0, asof=csp.now()))
-        elif s_target:
-            lots = s_contract.lots.down(abs(s_target) * action.limit / action.value)
-            s_target = math.copysign(s_contract.lots.value(lots), s_target) if lots else 0.0
-            csp.output(TargetPosition(symbol=instrument.symbol, quantity=s_target, asof=csp.now()))
+        else:
+            held = position.quantity if csp.valid(position) else 0.0
+            keep = 0.0 if held * s_target <= 0.0 else math.copysign(min(abs(held), abs(s_target)), held)
+            lots = s_contract.lots.down(abs(keep) * action.limit / action.value)
+            s_target = math.copysign(s_contract.lots.value(lots), keep) if lots else 0.0
+            if held or csp.ticked(target):
+                csp.output(TargetPosition(symbol=instrument.symbol, quantity=s_target, asof=csp.now()))

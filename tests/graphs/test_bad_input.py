@@ -113,7 +113,7 @@ def test_equal_trade_times_are_legal_and_keep_their_order(tmp_path: Path) -> Non
         ("[[feeds]]\npath = 3\n", "feeds[0].path must be a string, was 3"),
         ('[feeds]\npath = "x.csv"\n', "feeds must be an array, was {'path': 'x.csv'}"),
         (FEED + 'kind = "macro"\ncolumns = { value = "close" }\n', "under [[feeds]] want bars or trades"),
-        (FEED + FEED, "x has bars of 1:00:00 twice: in x.csv and in x.csv"),
+        (FEED + FEED, "x has 1h bars twice: in x.csv and in x.csv"),
         ('name = "x"\n', "there is no market data"),
         ('nmae = "x"\n' + FEED, "unknown key 'nmae'; did you mean 'name'?"),
         (FEED + "[sizing]\nleverage_mx = 2\n", "unknown key 'sizing.leverage_mx'; did you mean 'leverage_max'?"),

@@ -58,12 +58,29 @@ def test_volatility_target_is_capped_by_leverage() -> None:
         (SizingConfig(mode="fixed", change_min=0.2), [signal(1.0), signal(0.9), signal(0.7)], [1.0, 0.7]),
         (SizingConfig(mode="fixed", score_min=0.5), [signal(1.0), signal(0.4)], [1.0, 0.0]),
         (SizingConfig(mode="fixed", shorts=False), [signal(-1.0), signal(1.0), signal(-1.0)], [1.0, 0.0]),
+        (SizingConfig(mode="fixed", change_min=0.9), [signal(0.3), signal(-0.3)], [0.3, -0.3]),
         (SizingConfig(mode="fixed", confidence_min=0.5), [signal(1.0, 0.4), signal(1.0, 0.5)], [1.0]),
     ],
-    ids=["small changes are not traded", "a weak score goes flat", "no shorts", "no confidence, no change"],
+    ids=[
+        "small changes are not traded",
+        "a weak score goes flat",
+        "no shorts",
+        "a change of side always counts",
+        "no confidence, no change",
+    ],
 )
 def test_what_a_signal_may_change(config: SizingConfig, signals: Any, wanted: list[float]) -> None:
     assert [quantity for _, quantity in targets(signals, config)] == wanted
+
+
+def test_a_position_is_left_even_where_none_could_be_taken() -> None:
+    # Equity is lost by the time of the exit: the way out needs no size.
+    def graph() -> Any:
+        equity = ticks(1_000.0, -50.0)
+        signals = ticks(signal(1.0), signal(0.0))
+        return target_position(signals, csp.const(10.0), equity, csp.null_ts(float), A, SizingConfig(mode="fraction"))
+
+    assert [t.quantity for t in values(run(graph))] == [50.0, 0.0]
 
 
 @pytest.mark.parametrize("equity", [0.0, -5.0, math.nan])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support import SECOND, T0, at, run, ticks, values
 
 from feeds.instruments import Instrument
-from nodes.events import AlertLevel, RiskAction, RiskActionKind, TargetPosition
+from nodes.events import AlertLevel, PositionUpdate, RiskAction, RiskActionKind, TargetPosition
 from nodes.risk import ReturnHistory, RiskConfig, action_alert, limit_target, risk_monitor
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
@@ -38,18 +38,19 @@ def test_lost_equity_is_a_full_drawdown() -> None:
     assert actions(config, [100.0, -20.0]) == [(T0 + SECOND, "EMERGENCY_STOP", "drawdown", 1.2)]
 
 
-def test_gross_exposure_reduces_once_a_breach() -> None:
+def test_gross_exposure_reduces_at_a_breach_and_when_it_grows_by_a_twentieth() -> None:
     config = RiskConfig(**OFF | {"gross_exposure_max": 1.0})
-    gross = [90.0, 110.0, 130.0, 90.0, 150.0]
-    assert actions(config, [100.0] * 5, gross) == [
+    gross = [90.0, 110.0, 115.0, 130.0, 90.0, 105.0]
+    assert actions(config, [100.0] * 6, gross) == [
         (T0 + SECOND, "REDUCE_POSITIONS", "gross_exposure", 1.1),
-        (T0 + 4 * SECOND, "REDUCE_POSITIONS", "gross_exposure", 1.5),
+        (T0 + 3 * SECOND, "REDUCE_POSITIONS", "gross_exposure", 1.3),
+        (T0 + 5 * SECOND, "REDUCE_POSITIONS", "gross_exposure", 1.05),
     ]
 
 
 def test_concentration_is_checked_a_tenth_of_a_second_after_the_price() -> None:
     config = RiskConfig(**OFF | {"concentration_max": 0.5})
-    assert actions(config, [100.0] * 3, closes=[1.0, 1.0, 1.0], held=[40.0, -60.0, -70.0]) == [
+    assert actions(config, [100.0] * 3, closes=[1.0, 1.0, 1.0], held=[40.0, -60.0, -62.0]) == [
         (T0 + SECOND + timedelta(milliseconds=100), "REDUCE_POSITIONS", "concentration", 0.6)
     ]
 
@@ -107,9 +108,16 @@ def action(kind: RiskActionKind, value: float = 2.0, limit: float = 1.0) -> Risk
     return RiskAction(kind=kind, code="gross_exposure", value=value, limit=limit)
 
 
-def limited(wanted: Any, actions: Any, config: RiskConfig) -> list[tuple[Any, float]]:
+def limited(wanted: Any, actions: Any, config: RiskConfig, held: Any = ()) -> list[tuple[Any, float]]:
     points = [(s, TargetPosition(symbol="A", quantity=q, asof=T0)) for s, q in wanted]
-    out = run(lambda: limit_target(at(*points), at(*actions, typ=RiskAction), A, config))
+    positions = [
+        (s, PositionUpdate(symbol="A", quantity=q, average_price=1.0, realised=0.0, fees=0.0)) for s, q in held
+    ]
+
+    def graph() -> Any:
+        return limit_target(at(*points), at(*positions, typ=PositionUpdate), at(*actions, typ=RiskAction), A, config)
+
+    out = run(graph)
     return [(t, target.quantity) for t, target in out]
 
 
@@ -120,14 +128,26 @@ def test_a_stop_flattens_once_and_silences_the_strategy() -> None:
 
 
 def test_risk_has_the_last_word_in_a_cycle_that_both_speak_in() -> None:
-    assert limited([(1.0, 5.0)], [(1.0, action(RiskActionKind.EMERGENCY_STOP))], RiskConfig()) == [(T0 + SECOND, 0.0)]
-    assert limited([(1.0, 5.0)], [(1.0, action(RiskActionKind.REDUCE_POSITIONS))], RiskConfig()) == [(T0 + SECOND, 2.5)]
+    stop, reduce = [(1.0, action(RiskActionKind.EMERGENCY_STOP))], [(1.0, action(RiskActionKind.REDUCE_POSITIONS))]
+    assert limited([(1.0, 5.0)], stop, RiskConfig()) == [(T0 + SECOND, 0.0)]
+    assert limited([(1.0, 5.0)], reduce, RiskConfig(), [(0.0, 4.0)]) == [(T0 + SECOND, 2.0)]
+
+
+def test_a_target_of_nothing_in_the_cycle_of_a_reduction_is_not_lost() -> None:
+    reduce = [(1.0, action(RiskActionKind.REDUCE_POSITIONS))]
+    assert limited([(0.0, -5.0), (1.0, 0.0)], reduce, RiskConfig(), [(0.5, -5.0)]) == [(T0, -5.0), (T0 + SECOND, 0.0)]
 
 
 @pytest.mark.parametrize(("held", "scaled"), [(5.0, 2.5), (-5.0, -2.5), (0.1, 0.0)])
-def test_a_reduction_scales_the_target_towards_zero(held: float, scaled: float) -> None:
+def test_a_reduction_scales_the_position_towards_zero(held: float, scaled: float) -> None:
     reduce = [(1.0, action(RiskActionKind.REDUCE_POSITIONS))]
-    assert limited([(0.0, held)], reduce, RiskConfig()) == [(T0, held), (T0 + SECOND, scaled)]
+    assert limited([(0.0, held)], reduce, RiskConfig(), [(0.5, held)]) == [(T0, held), (T0 + SECOND, scaled)]
+
+
+def test_a_reduction_never_asks_for_more_because_a_target_was_refused() -> None:
+    # -1 is held, a target of -2.5 was refused: half of what is held, not half of what was wanted.
+    reduce = [(1.0, action(RiskActionKind.REDUCE_POSITIONS))]
+    assert limited([(0.0, -2.5)], reduce, RiskConfig(), [(0.5, -1.0)])[1:] == [(T0 + SECOND, -0.5)]
 
 
 def test_a_stop_is_critical_and_a_reduction_a_warning() -> None:

@@ -1,0 +1,110 @@
+"""Where the streams go: printed lines, files."""
+
+from dataclasses import fields, replace
+from datetime import timedelta
+from pathlib import Path
+
+import csp
+import pyarrow.parquet as pq
+import pytest
+from support import T0, at
+
+from brokers.events import Fill, Liquidity, OrderRequest, OrderState, OrderType, OrderUpdate
+from feeds.events import Side
+from graphs.sinks import print_streams, record_signals, record_streams
+from graphs.trading import Streams
+from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind, Signal, TargetPosition
+
+SIGNAL = Signal(symbol="X", source="fused", score=-0.50244, confidence=0.0, horizon_s=3600.0, asof=T0)
+MARKET = OrderRequest(
+    order_id="r-X-1", symbol="X", side=Side.BUY, order_type=OrderType.MARKET, quantity=1.77708415, limit_price=0.0
+)
+LIMIT = OrderRequest(
+    order_id="r-X-2", symbol="X", side=Side.SELL, order_type=OrderType.LIMIT, quantity=100.0, limit_price=1e-08
+)
+FILL = Fill(
+    market_time=T0 - timedelta(hours=1),
+    symbol="X",
+    side=Side.SELL,
+    quantity=1e8,
+    price=2408.27,
+    fee=-0.5,
+    order_id="r-X-2",
+    liquidity=Liquidity.MAKER,
+)
+ACCEPTED = OrderUpdate(order_id="r-X-1", symbol="X", state=OrderState.ACCEPTED, remaining=1.5, code="", reason="")
+REFUSED = OrderUpdate(
+    order_id="r-X-2", symbol="X", state=OrderState.REJECTED, remaining=0.0, code="halted", reason="trading is halted"
+)
+STOP = RiskAction(kind=RiskActionKind.EMERGENCY_STOP, code="drawdown", value=0.36, limit=0.35)
+ALERT = Alert(
+    level=AlertLevel.WARNING, source="price_change", symbol="X", message="X moved -5.02% to 2383", value=-0.05
+)
+TARGET = TargetPosition(symbol="X", quantity=-3.0, asof=T0)
+
+
+def streams() -> Streams:
+    """One tick a stream or two, a second apart."""
+    silent = {field.name: csp.null_ts(float) for field in fields(Streams)}
+    return replace(
+        Streams(**silent),
+        signals=at((0, SIGNAL)),
+        final_signals=at((0, SIGNAL)),
+        targets=at((0, TARGET)),
+        orders=at((0, MARKET), (1, LIMIT)),
+        updates=at((0, ACCEPTED), (1, REFUSED)),
+        fills=at((1, FILL)),
+        risk=at((2, STOP)),
+        alerts=at((3, ALERT)),
+        equity=at((0, 100_000.0), (1, 99_999.25)),
+        cash=at((0, 100_000.0)),
+        position_value=at((0, 0.0), (1, -0.75)),
+        gross_exposure=at((0, 0.0), (1, 0.75)),
+    )
+
+
+def test_what_is_watched_reads_like_this(capsys: pytest.CaptureFixture[str]) -> None:
+    csp.run(lambda: print_streams(streams()), starttime=T0, endtime=timedelta(minutes=1))
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "2024-01-02 14:30:00 final_signals: X score -0.502, confidence 0.000 [fused]",
+        "2024-01-02 14:30:00 orders: BUY 1.77708415 X at market [r-X-1]",
+        "2024-01-02 14:30:01 fills: SELL 100000000 X at 2408.27, fee -0.5, maker, traded 2024-01-02 13:30:00 [r-X-2]",
+        "2024-01-02 14:30:01 orders: SELL 100 X at limit 0.00000001 [r-X-2]",
+        "2024-01-02 14:30:02 risk: EMERGENCY_STOP: drawdown is 0.3600, the limit 0.3500",
+        "2024-01-02 14:30:03 alerts: WARNING X moved -5.02% to 2383 [price_change]",
+    ]
+
+
+def test_every_other_stream_can_be_watched_too(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("signals", "targets", "updates", "equity")
+    csp.run(lambda: print_streams(streams(), names), starttime=T0, endtime=timedelta(minutes=1))
+    assert sorted(capsys.readouterr().out.splitlines()) == [
+        "2024-01-02 14:30:00 equity: 100000",
+        "2024-01-02 14:30:00 signals: X score -0.502, confidence 0.000 [fused]",
+        "2024-01-02 14:30:00 targets: X -3",
+        "2024-01-02 14:30:00 updates: ACCEPTED X, 1.5 open [r-X-1]",
+        "2024-01-02 14:30:01 equity: 99999.25",
+        "2024-01-02 14:30:01 updates: REJECTED X, 0 open [r-X-2]: trading is halted (halted)",
+    ]
+
+
+def test_recorded_streams_are_the_ticks(tmp_path: Path) -> None:
+    def graph() -> None:
+        record_streams(streams(), tmp_path)
+        record_signals(streams(), tmp_path)
+
+    csp.run(graph, starttime=T0, endtime=timedelta(minutes=1))
+
+    orders = pq.read_table(tmp_path / "orders.parquet").to_pylist()
+    assert [(o["time"].replace(tzinfo=None).to_pydatetime(), o["order_id"], o["side"]) for o in orders] == [
+        (T0, "r-X-1", "BUY"),
+        (T0 + timedelta(seconds=1), "r-X-2", "SELL"),
+    ]
+    equity = pq.read_table(tmp_path / "equity.parquet").drop_columns("time").to_pylist()
+    assert equity == [
+        {"equity": 100_000.0, "cash": 100_000.0, "position_value": 0.0, "gross_exposure": 0.0},
+        {"equity": 99_999.25, "cash": 100_000.0, "position_value": -0.75, "gross_exposure": 0.75},
+    ]
+    assert pq.read_table(tmp_path / "fills.parquet")["price"].to_pylist() == [2408.27]
+    assert pq.read_table(tmp_path / "alerts.parquet")["level"].to_pylist() == ["WARNING"]
+    assert pq.read_table(tmp_path / "final_signals.parquet")["score"].to_pylist() == [-0.50244]
