@@ -72,6 +72,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
     macro = tuple((source, describe(source, whole=whole)) for source in config.macro)
     checks.check_kinds(feeds, "feeds", ("bars", "trades"))
     checks.check_kinds(macro, "macro", ("macro",))
+    checks.check_latency(config, feeds)
     for item in config.news:
         news.describe(item)
     symbols = checks.symbols_to_trade(config, feeds)

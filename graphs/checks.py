@@ -49,6 +49,16 @@ def symbols_to_trade(config: BacktestConfig, feeds: Sequence[Described]) -> list
     return list(dict.fromkeys(config.symbols)) or there
 
 
+def check_latency(config: BacktestConfig, feeds: Sequence[Described]) -> None:
+    """Refuse a latency of a bar or more: an order fills at an open that it could not have reached."""
+    for source, description in feeds:
+        if description.bar is not None and config.broker.latency_ms >= description.bar.total_seconds() * 1000.0:
+            raise ConfigError(
+                f"[broker] latency_ms must be below one bar of {source.path}, which is"
+                f" {length_label(description.bar)} long, was {config.broker.latency_ms:g}"
+            )
+
+
 def check_kinds(sources: Sequence[Described], key: str, wanted: tuple[str, ...]) -> None:
     """Refuse a file that stands under the wrong key of the config."""
     for source, description in sources:

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from feeds.synthetic import SyntheticConfig, write
 from graphs.cli import backtest_main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,6 +164,15 @@ def test_local_files_run_with_a_ten_line_config(config: str, data: str, symbol: 
     argv = ["--config", str(ROOT / f"configs/backtest/{config}.toml"), "--data", str(SHARED / data), "--quiet"]
     assert backtest_main([*argv, "--end", "2024-06-01", "--out", str(out)]) in (0, 3)
     assert set(pq.read_table(out / "fills.parquet")["symbol"].to_pylist()) == {symbol}
+
+
+def test_a_latency_of_a_bar_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "minutes.parquet"
+    write(SyntheticConfig(rows=100), data)
+    assert backtest_main(["--data", str(data), "--quiet", "--broker.latency-ms", "60000"]) == 2
+    assert (
+        f"[broker] latency_ms must be below one bar of {data}, which is 1m long, was 60000" in capsys.readouterr().err
+    )
 
 
 def checked(capsys: pytest.CaptureFixture[str], plugin: str) -> tuple[int, str]:

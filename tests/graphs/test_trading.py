@@ -126,6 +126,34 @@ def test_the_whole_way_of_an_opinion_takes_no_engine_time_but_the_venues() -> No
     ]
 
 
+@pytest.mark.parametrize("idle", [False, True], ids=["alone", "beside an idle symbol"])
+def test_no_mark_holds_the_old_position_at_the_new_price(idle: bool) -> None:
+    # The position is sold at an open of 100; that bar closes at 50. The account never fell, and no limit is broken.
+    prices = {"X": [100.0, 100.0, 100.0, 100.0, 50.0, 50.0]} | ({"Y": [1.0] * 6} if idle else {})
+    limits = RiskConfig(drawdown_max=0.05, gross_exposure_max=None, var_max=None)
+
+    def once(bar: ts[Bar], symbol: str, sources: object) -> ts[Signal]:
+        return opinions({1: 1.0, 3: 0.0} if symbol == "X" else {1: 0.0})(bar, symbol, sources)
+
+    ticks = simulate(prices, [once], config(*prices, risk=limits))
+    assert [f.price for f in values(ticks["fills"])] == [100.0, 100.0]
+    assert set(values(ticks["equity"])) == {1_000.0}
+    assert ticks["risk"] == []
+
+
+@pytest.mark.parametrize("idle", [False, True], ids=["alone", "beside an idle symbol"])
+def test_a_stop_fills_at_the_next_open_however_many_symbols_there_are(idle: bool) -> None:
+    prices = {"X": [100.0, 100.0, 100.0, 60.0, 40.0, 20.0]} | ({"Y": [1.0] * 6} if idle else {})
+    limits = RiskConfig(drawdown_max=0.05, gross_exposure_max=None, var_max=None)
+
+    def once(bar: ts[Bar], symbol: str, sources: object) -> ts[Signal]:
+        return opinions({1: 1.0} if symbol == "X" else {1: 0.0})(bar, symbol, sources)
+
+    ticks = simulate(prices, [once], config(*prices, risk=limits))
+    # The close of 60 breaks the limit; the bar that opens then opens at 60.
+    assert [(f.market_time, f.price) for f in values(ticks["fills"])] == [(close(1), 100.0), (close(3), 60.0)]
+
+
 def test_symbols_do_not_mix() -> None:
     def only_y(bar: ts[Bar], symbol: str, sources: object) -> ts[Signal]:
         return opinions({1: 1.0})(bar, symbol, sources) if symbol == "Y" else csp.null_ts(Signal)
