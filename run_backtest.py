@@ -6,6 +6,7 @@ import sys
 
 
 def _leave(*_: object) -> None:
+    os.write(2, b"run_backtest.py: interrupted before the first event; nothing was written\n")
     os._exit(130)
 
 

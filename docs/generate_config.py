@@ -16,7 +16,8 @@ HEAD = """# Configuration
 <!-- Written by docs/generate_config.py from the dataclasses: change those, then run it. -->
 
 The keys of a config, a TOML file; all but the *required* ones may be left out. Types are Python's: a `tuple` is an
-array, a `dict` a table, `None` a key not written. Each key is also a flag, which wins ([flags](command-line.md)).
+array, a `dict` a table, `None` the word `"none"`. A key that is not written has its default. Each key is also a flag,
+which wins ([flags](command-line.md)).
 """
 
 

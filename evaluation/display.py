@@ -38,8 +38,10 @@ def risk_rows(report: Report) -> list[Row]:
         ("drawdown_days", "From peak to recovery", days),
     ]
     return [
-        _row(key, label, show, getattr(report.strategy, key), getattr(report.buy_and_hold, key))
+        # Buy-and-hold is one trial, the strategy the best of several: two probabilities that do not compare.
+        _row(key, label, show, getattr(report.strategy, key), None if key == "deflated_sharpe" else held)
         for key, label, show in kinds
+        for held in [getattr(report.buy_and_hold, key)]
     ]
 
 

@@ -170,7 +170,7 @@ def _facts(report: Report) -> str:
         ("SHA-256", data.sha256),
         ("Rows", f"{data.rows:,}, from {data.start:%Y-%m-%d %H:%M} to {data.end:%Y-%m-%d %H:%M} UTC"),
         ("Judged", f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"),
-        ("Out of sample", report.sample),
+        ("What was fitted", report.sample),
         ("Costs", "\n".join(report.costs) or "None."),
         ("Trading days", f"{report.days_per_year} a year"),
         ("Intervals", bootstrap),

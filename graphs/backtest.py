@@ -100,7 +100,7 @@ class Outcome:
     """How a run ended."""
 
     reached: datetime  # engine time of the last event
-    halted: bool = False  # risk stopped it
+    halted: str = ""  # when and why risk stopped it; "" when it did not
     interrupted: bool = False  # a person stopped it
 
 
@@ -131,7 +131,7 @@ def remember_end(risk: ts[RiskAction], outcome: Outcome, end: datetime) -> None:
         outcome.reached = min(csp.now(), end)
 
     if csp.ticked(risk) and risk.kind is RiskActionKind.EMERGENCY_STOP:
-        outcome.halted = True
+        outcome.halted = f"{risk.code} was {risk.value:.4f} at {csp.now()}, the limit {risk.limit:.4f}"
 
 
 def _graph(plan: Plan, options: Options, outcome: Outcome) -> None:

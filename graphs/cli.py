@@ -87,7 +87,6 @@ def _run(arguments: Arguments) -> int:
     if arguments.out is not None:
         folders.check(arguments.out)  # before a long file is read
     planned = plan(arguments.config)
-    _note_unlisted(planned)
     out = arguments.out or folders.fresh(arguments.config.name)
     try:
         with _progress(planned, console) as moved:
@@ -101,20 +100,21 @@ def _run(arguments: Arguments) -> int:
     if report is not None:
         _Console().print(summary_table(report))
         print(f"report: {out / 'report.html'}")
+    _note_unlisted(planned)
     if outcome.interrupted:
         _say(f"interrupted at {outcome.reached}; {'the report is marked partial' if report else 'nothing to report'}")
         return 130
     if outcome.halted:
-        _say("risk halted trading; see alerts.parquet")
+        _say(f"risk halted trading: {outcome.halted}")
         return 3
     return 0
 
 
 def _note_unlisted(planned: Plan) -> None:
-    """A config that lists other symbols than the data hold was meant for other data, or a name is misspelt."""
+    """Costs that nobody stated are the easiest way to fool oneself: say so."""
     listed = [instrument.symbol for instrument in planned.config.instruments]
     free = [i.symbol for i in planned.trading.instruments if i.symbol not in listed]
-    if listed and free:
+    if free:
         _say(f"note: no [[instruments]] for {names(free)}: traded unrounded and free of fees")
 
 

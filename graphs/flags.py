@@ -76,6 +76,10 @@ def parse(argv: Sequence[str]) -> Arguments:
     base = load(BacktestConfig, path) if path is not None else BacktestConfig()
     if named.data is not None:
         feed = base.feeds[0] if base.feeds else Source(path="")
+        if Path(named.data).name != Path(feed.path).name:
+            # What the config says of its own file is not known of another one.
+            feed = replace(feed, symbol="")
+            base = replace(base, sample="Not stated.", trials=1)
         base = replace(base, feeds=(replace(feed, path=named.data),))
     try:
         arguments = tyro.cli(

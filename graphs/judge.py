@@ -57,7 +57,12 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
         currency=plan.trading.instruments[0].currency,
         sample=plan.config.sample,
         trials=plan.config.trials,
-        facts=(("halted by risk", "yes" if outcome.halted else "no"), ("code", code_version())),
+        facts=(
+            ("Halted by risk", outcome.halted or "no"),
+            *(("Macro data", source.path) for source, _ in plan.macro),
+            *(("News", item.path) for item in plan.config.news),
+            ("Code", code_version()),
+        ),
     )
     report = evaluate(record)
     files.write(folder, record, report)
@@ -167,7 +172,7 @@ def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:
         ],
         "window": {"start": plan.start, "end": plan.end, "reached": outcome.reached},
         "partial": outcome.interrupted,
-        "halted": outcome.halted,
+        "halted": outcome.halted or None,
         "code": code_version(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},

@@ -14,7 +14,7 @@ from typing import Any
 import csp
 import pyarrow.parquet as pq
 import pytest
-from runs import daily_times, record
+from finished import daily_times, record
 
 from brokers import events as broker_events
 from configs.load import build

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from finished import HOUR_NS, START_NS, Row, market, record
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import HOUR_NS, START_NS, Row, market, record
 
 from evaluation import charts
 from evaluation.hold import buy_and_hold

@@ -1,9 +1,9 @@
 """Buy and hold, worked by hand."""
 
 import pytest
+from finished import DAY_NS, START_NS, market, record
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import DAY_NS, START_NS, market, record
 
 from evaluation.hold import buy_and_hold
 

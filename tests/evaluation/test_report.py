@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import Row, compounded, daily_times, market, record
 from rich.console import Console
-from runs import Row, compounded, daily_times, market, record
 
 from evaluation import charts
 from evaluation.display import activity_rows, hours, probability, risk_rows, uncertainty, verdict

@@ -7,9 +7,9 @@ from statistics import NormalDist
 import empyrical
 import numpy as np
 import pytest
+from finished import DAY_NS, HOUR_NS, START_NS, compounded, daily_times
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import DAY_NS, HOUR_NS, START_NS, compounded, daily_times
 
 from evaluation import returns as judged
 from evaluation.run import Floats, Ints

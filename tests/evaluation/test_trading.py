@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from finished import DAY_NS, HOUR_NS, START_NS, Row, compounded, daily_times, equity_table, fills_table, market, record
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import DAY_NS, HOUR_NS, START_NS, Row, compounded, daily_times, equity_table, fills_table, market, record
 
 from evaluation.figures import Figure, absent, measured
 from evaluation.run import DataDescription, moment, read_marks

@@ -1,9 +1,9 @@
 """Round trips by average cost, worked by hand."""
 
 import pytest
+from finished import START_NS, Row, market, record
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import START_NS, Row, market, record
 
 from evaluation.run import read_fills
 from evaluation.trips import RoundTrip, round_trips

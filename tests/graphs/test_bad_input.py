@@ -340,7 +340,7 @@ def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_account_without_limits_may_lose_more_than_everything(tmp_path: Path) -> None:
     # Fifty times leverage, no limit of risk: equity goes far below zero, and nothing breaks.
     off = [word for limit in ("drawdown", "gross-exposure", "var") for word in (f"--risk.{limit}-max", "None")]
-    bold = ["--sizing.leverage-max", "50", "--sizing.volatility-target", "50", "--end", "2017-07-15"]
+    bold = ["--sizing.leverage-max", "50", "--sizing.volatility-target", "50", "--end", "2018-01-31"]
     assert backtest_main(["--quiet", *off, *bold, "--out", str(tmp_path / "o")]) == 0
     assert min(pq.read_table(tmp_path / "o" / "equity.parquet")["equity"].to_pylist()) < 0.0
 
