@@ -312,7 +312,7 @@ def one_column_as(cell: Any) -> Callable[[pa.Table, str, int], pa.Table]:
         place = table.column_names.index(column)
         for cells in (table[column].to_pylist(), table[column].cast(pa.string()).to_pylist()):
             cells[row] = cell
-            with suppress(pa.ArrowException, OverflowError):
+            with suppress(pa.ArrowException, OverflowError, ValueError):  # pyarrow cannot hold them together
                 return table.set_column(place, column, pa.array(cells))
         return table.set_column(place, column, pa.array([cell] * len(table)))
 
