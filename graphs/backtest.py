@@ -210,5 +210,8 @@ def _interruptible(outcome: Outcome) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         outcome.interrupted = True
+    except Exception:
+        if not outcome.interrupted:  # else it is how the interrupt came out of the engine's C++
+            raise
     finally:
         signal.signal(signal.SIGINT, before)

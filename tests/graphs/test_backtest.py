@@ -120,7 +120,7 @@ def test_ctrl_c_leaves_a_partial_report(tmp_path: Path) -> None:
     run.send_signal(signal.SIGINT)
     _, errors = run.communicate(timeout=60)
 
-    assert run.returncode == 130
+    assert run.returncode == 130, errors.decode()
     assert b"the report is marked partial" in errors
     assert b"Traceback" not in errors
     assert json.loads((out / "report.json").read_text())["partial"] is True
