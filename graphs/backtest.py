@@ -102,6 +102,7 @@ class Outcome:
     reached: datetime  # engine time of the last event
     halted: str = ""  # when and why risk stopped it; "" when it did not
     interrupted: bool = False  # a person stopped it
+    trouble: str = ""  # what else went wrong while it stopped
 
 
 def run(plan: Plan, options: Options) -> Outcome:
@@ -210,8 +211,9 @@ def _interruptible(outcome: Outcome) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         outcome.interrupted = True
-    except Exception:
-        if not outcome.interrupted:  # else it is how the interrupt came out of the engine's C++
+    except Exception as exc:
+        if not outcome.interrupted:
             raise
+        outcome.trouble = repr(exc)  # an interrupt may come out of the engine's C++ as another error: told, not hidden
     finally:
         signal.signal(signal.SIGINT, before)

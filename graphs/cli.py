@@ -101,6 +101,8 @@ def _run(arguments: Arguments) -> int:
         _Console().print(summary_table(report))
         print(f"report: {out / 'report.html'}")
     _note_unlisted(planned)
+    if outcome.trouble:
+        _say(f"while stopping: {outcome.trouble}")
     if outcome.interrupted:
         _say(f"interrupted at {outcome.reached}; {'the report is marked partial' if report else 'nothing to report'}")
         return 130
