@@ -65,6 +65,15 @@ class MacroPoint(csp.Struct):
     value: float
 
 
+class Session(csp.Enum):
+    """Which part of an exchange's day it is."""
+
+    CLOSED = 1
+    PRE_MARKET = 2
+    MARKET_HOURS = 3
+    AFTER_HOURS = 4
+
+
 class FeedState(csp.Enum):
     CONNECTED = 1
     LAGGING = 2

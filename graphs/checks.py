@@ -25,11 +25,11 @@ from feeds.errors import DataError, UnknownSymbolError
 from feeds.events import Bar
 from feeds.files import Description, Source, tables
 from feeds.instruments import Instrument
+from feeds.sessions import SessionClock
 from feeds.times import bar_length, length_label
 from graphs.config import BacktestConfig, TradingConfig
 from graphs.trading import SignalPlugin
 from nodes.events import Signal
-from nodes.sessions import SessionClock
 
 Described = tuple[Source, Description]
 

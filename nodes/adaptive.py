@@ -8,9 +8,9 @@ from typing import NamedTuple
 import csp
 from csp import ts
 
+from feeds.sessions import SessionClock
 from nodes.events import Alert, AlertLevel, MarketState, Regime, Signal, Trend, VolumeProfile
 from nodes.rolling import RollingMoments
-from nodes.sessions import SessionClock
 
 _BARS_MAX = 1_000_000  # of a window; it is held in memory
 

@@ -4,6 +4,8 @@ from datetime import datetime
 
 import csp
 
+from feeds.events import Session
+
 
 class Signal(csp.Struct, strict=True):
     """An opinion about one symbol. A degraded source says so with confidence 0."""
@@ -87,13 +89,6 @@ class VolumeProfile(csp.Enum):
     LOW = 1
     NORMAL = 2
     HIGH = 3
-
-
-class Session(csp.Enum):
-    CLOSED = 1
-    PRE_MARKET = 2
-    MARKET_HOURS = 3
-    AFTER_HOURS = 4
 
 
 class MarketState(csp.Struct, strict=True):

@@ -9,7 +9,8 @@ from difflib import get_close_matches
 import csp
 from csp import ts
 
-from nodes.events import MarketState, Regime, Session, Signal, Trend, VolumeProfile
+from feeds.events import Session
+from nodes.events import MarketState, Regime, Signal, Trend, VolumeProfile
 
 _NOTHING = 1e-12  # a total weight or score below this carries no opinion, only rounding
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import T0, at, run, ticks, values
 
+from feeds.events import Session
 from nodes.adaptive import AdaptiveConfig, MarketStateConfig, _band, adaptive_signal, market_state
-from nodes.events import Alert, AlertLevel, MarketState, Regime, Session, Signal, Trend, VolumeProfile
+from nodes.events import Alert, AlertLevel, MarketState, Regime, Signal, Trend, VolumeProfile
 
 SECOND = timedelta(seconds=1)
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from support import T0, at, run, values
 
 from configs.load import build
-from nodes.events import MarketState, Regime, Session, Signal, Trend, VolumeProfile
+from feeds.events import Session
+from nodes.events import MarketState, Regime, Signal, Trend, VolumeProfile
 from nodes.fuse import FuseConfig, check_names, combine, fuse_signals
 
 EPS = timedelta(microseconds=1)

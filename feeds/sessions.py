@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
-from nodes.events import Session
+from feeds.events import Session
 
 ALWAYS_OPEN = "24/7"
 

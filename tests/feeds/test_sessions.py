@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nodes.events import Session
-from nodes.sessions import SessionClock
+from feeds.events import Session
+from feeds.sessions import SessionClock
 
 CLOSED, PRE, OPEN, AFTER = Session.CLOSED, Session.PRE_MARKET, Session.MARKET_HOURS, Session.AFTER_HOURS
 NEW_YORK = ZoneInfo("America/New_York")
@@ -144,7 +144,7 @@ def test_a_market_that_never_closes_does_not_load_the_calendars() -> None:
     code = """
 import sys
 from datetime import datetime
-from nodes.sessions import SessionClock
+from feeds.sessions import SessionClock
 assert SessionClock("24/7").at(datetime(2024, 1, 2)).name == "MARKET_HOURS"
 assert "pandas_market_calendars" not in sys.modules
 """
