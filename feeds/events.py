@@ -6,6 +6,7 @@ All times are naive UTC, as csp wants them. `event_time` is the source's own clo
 from datetime import datetime
 
 import csp
+from csp.typing import NumpyNDArray
 
 
 class Side(csp.Enum):
@@ -35,6 +36,14 @@ class Quote(Event):
     ask: float
     bid_size: float
     ask_size: float
+
+
+class Depth(Event):
+    """A change of the order book: the new size of each price level named, 0.0 where the level is gone."""
+
+    bids: NumpyNDArray[float]  # (n, 2) price and size
+    asks: NumpyNDArray[float]  # (n, 2)
+    snapshot: bool  # True: the whole book, what is not named is gone
 
 
 class Bar(Event):

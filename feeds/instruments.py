@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 
 # Of any step: a wei of ether, and more than a float can count by ones.
 _SMALLEST, _LARGEST = Decimal("1e-18"), Decimal("1e18")
+_FEES_IN = ("quote", "received")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,10 @@ class Instrument:
     currency_unit: str = "0.01"  # fees are rounded to it
     maker_bps: float = 0.0  # of notional
     taker_bps: float = 0.0  # of notional
+    fee_per_unit: str = "0"  # quote currency a unit or contract, beside the basis points
+    fee_min: str = "0"  # quote currency an order that fills
+    fees_in: str = "quote"  # "quote", or "received": a buyer pays its fee in base units, out of what it bought
+    base_unit: str = ""  # smallest unit of the base currency, such as "0.00000001"; "": the lot
     calendar: str = "24/7"  # a pandas_market_calendars name, or "24/7"
 
     def __post_init__(self) -> None:
@@ -35,7 +41,28 @@ class Instrument:
                 possible = False
             if not possible:
                 raise ValueError(f"{name} of {self.symbol} must be a positive decimal such as '0.01', was {text!r}")
+        for name in ("fee_per_unit", "fee_min"):
+            text = getattr(self, name)
+            try:
+                possible = Decimal(text).is_finite() and 0 <= Decimal(text) <= _LARGEST
+            except InvalidOperation:
+                possible = False
+            if not possible:
+                raise ValueError(f"{name} of {self.symbol} must be a decimal from 0 such as '0.005', was {text!r}")
+        if self.fees_in not in _FEES_IN:
+            raise ValueError(f"fees_in of {self.symbol} must be one of {', '.join(_FEES_IN)}, was {self.fees_in!r}")
+        if self.base_unit:
+            _refuse_uneven(self.symbol, self.lot, self.base_unit)
         for name in ("maker_bps", "taker_bps"):
             fee_bps = getattr(self, name)
             if not -100.0 <= fee_bps <= 1000.0:
                 raise ValueError(f"{name} of {self.symbol} must lie in [-100, 1000], was {fee_bps}")
+
+
+def _refuse_uneven(symbol: str, lot: str, base_unit: str) -> None:
+    try:
+        even = Decimal(base_unit) >= _SMALLEST and (Fraction(lot) / Fraction(base_unit)).denominator == 1
+    except (InvalidOperation, ValueError):
+        even = False
+    if not even:
+        raise ValueError(f"base_unit of {symbol} must be a decimal that divides the lot {lot}, was {base_unit!r}")

@@ -4,7 +4,8 @@ from datetime import datetime
 
 import csp
 
-from feeds.events import Session
+from brokers.events import NEVER
+from feeds.events import Session, Side
 
 
 class Signal(csp.Struct, strict=True):
@@ -36,16 +37,36 @@ class PositionUpdate(csp.Struct, strict=True):
     fees: float  # since the start, quote currency
 
 
+class StrategyFill(csp.Struct, strict=True):
+    """What one strategy got of an execution, or of a cross with another strategy inside the portfolio."""
+
+    strategy: str  # "" for what no strategy wanted, such as an order that filled while it was being cancelled
+    symbol: str
+    side: Side
+    quantity: float  # base units or contracts, a multiple of the lot
+    price: float  # quote currency
+    fee: float  # quote currency; 0.0 for a cross
+    order_id: str  # "" for a cross
+    base_fee: float = 0.0  # base units
+
+
 class RiskActionKind(csp.Enum):
-    REDUCE_POSITIONS = 1
-    EMERGENCY_STOP = 2
+    REDUCE_POSITIONS = 1  # the whole account
+    EMERGENCY_STOP = 2  # the whole account, until a person resets it
+    HALT_SYMBOL = 3  # one symbol is closed and takes no new risk until `until`
+    HALT_STRATEGY = 4  # the same for one strategy
 
 
 class RiskAction(csp.Struct, strict=True):
+    """What the risk monitor asks of everyone, and the figures that made it ask."""
+
     kind: RiskActionKind
-    code: str  # drawdown, gross_exposure, concentration, value_at_risk
+    code: str  # stable: drawdown, daily_loss, gross_exposure, concentration, value_at_risk, symbol_loss, ...
     value: float
     limit: float
+    symbol: str = ""  # of HALT_SYMBOL
+    strategy: str = ""  # of HALT_STRATEGY
+    until: datetime = NEVER  # engine time at which a halt of a symbol or strategy ends
 
 
 class AlertLevel(csp.Enum):
