@@ -14,7 +14,7 @@ _FROM_VENUE = frozenset({_PARTLY_FILLED, _FILLED, _CANCEL_PENDING, _CANCELLED, _
 _NEXT: dict[OrderState, frozenset[OrderState]] = {
     _NEW: frozenset({_PENDING, _REJECTED}),
     _PENDING: _FROM_VENUE | {_ACCEPTED, _REJECTED},
-    _ACCEPTED: _FROM_VENUE,
+    _ACCEPTED: _FROM_VENUE | {_ACCEPTED},  # again, when a stop was triggered or the quantity was cut
     _PARTLY_FILLED: _FROM_VENUE,
     # A cancel that the venue refuses leaves the order working as before.
     _CANCEL_PENDING: _FROM_VENUE | {_ACCEPTED},
@@ -77,6 +77,17 @@ class WorkingOrder:
             return
         self.to(_PARTLY_FILLED if left else _FILLED)
         self.open_lots = left
+
+    def cut(self, lots: int) -> None:
+        """Take `lots` off what is open without a fill, as another order of its group does.
+
+        Raises:
+            ValueError: `lots` are none, or all that are open: then the order is cancelled, not cut.
+        """
+        if not 0 < lots < self.open_lots:
+            raise ValueError(f"order {self.order_id} has {self.open_lots} lots open, cannot be cut by {lots}")
+        self.lots -= lots
+        self.open_lots -= lots
 
     @property
     def ended(self) -> bool:

@@ -71,6 +71,17 @@ class SessionClock:
                     return starts[i]
         return None
 
+    def day_end(self, now: datetime) -> datetime:
+        """The first close of a trading day after `now`, lunch breaks left out; UTC midnight where it never closes."""
+        if self.calendar == ALWAYS_OPEN:
+            return datetime(now.year, now.month, now.day) + timedelta(days=1)
+        for year in range(now.year, now.year + 1 + _YEARS_AHEAD):
+            closes = _closes(self.calendar, year)
+            i = bisect_right(closes, now)
+            if i < len(closes):
+                return closes[i]
+        raise ValueError(f"the calendar {self.calendar} has no close within a year of {now}")
+
 
 @lru_cache(maxsize=8)
 def _market_calendar(name: str) -> Any:
@@ -106,6 +117,13 @@ def _year(calendar: str, year: int) -> tuple[tuple[datetime, ...], tuple[Session
             starts.append(start)
             sessions.append(session)
     return tuple(starts), tuple(sessions)
+
+
+@lru_cache(maxsize=32)
+def _closes(calendar: str, year: int) -> tuple[datetime, ...]:
+    """When trading days end, ascending, of the days of one year."""
+    schedule = _market_calendar(calendar).schedule(date(year, 1, 1), date(year, 12, 31))
+    return tuple(sorted(when for when in _naive_utc(schedule["market_close"]) if when is not None))
 
 
 def _naive_utc(column: Any) -> list[datetime | None]:

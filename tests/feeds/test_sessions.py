@@ -149,3 +149,16 @@ assert SessionClock("24/7").at(datetime(2024, 1, 2)).name == "MARKET_HOURS"
 assert "pandas_market_calendars" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_trading_day_ends_at_its_close_whatever_breaks_it_has() -> None:
+    nyse, hong_kong = SessionClock("NYSE"), SessionClock("HKEX")
+    assert nyse.day_end(datetime(2024, 1, 2, 15)) == datetime(2024, 1, 2, 21)
+    assert nyse.day_end(datetime(2024, 1, 2, 21)) == datetime(2024, 1, 3, 21)  # at the close the next day counts
+    assert nyse.day_end(datetime(2024, 11, 29, 15)) == datetime(2024, 11, 29, 18)  # a half day
+    assert nyse.day_end(datetime(2024, 12, 31, 22)) == datetime(2025, 1, 2, 21)  # over the year's end and a holiday
+    assert hong_kong.day_end(datetime(2024, 1, 3, 3)) == datetime(2024, 1, 3, 8)  # before lunch: the evening's close
+
+
+def test_a_market_that_never_closes_ends_its_days_at_utc_midnight() -> None:
+    assert SessionClock("24/7").day_end(datetime(2024, 2, 29, 0)) == datetime(2024, 3, 1)
