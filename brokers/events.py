@@ -1,8 +1,10 @@
 """What passes between a strategy and a venue."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import csp
+from csp import ts
 
 from feeds.events import Side
 
@@ -116,11 +118,11 @@ class Fill(csp.Struct, strict=True):
 
 
 class CashFlow(csp.Struct, strict=True):
-    """Money that comes or goes without a trade: funding, borrow, interest. Positive is received."""
+    """Money that comes or goes without a trade. Positive is received."""
 
     symbol: str  # the position it belongs to
     amount: float  # quote currency of the symbol, a multiple of its unit
-    kind: str  # "funding", "borrow", "interest"
+    kind: str  # "funding", "borrow" or "dividend"
 
 
 class CorporateAction(csp.Struct, strict=True):
@@ -129,3 +131,11 @@ class CorporateAction(csp.Struct, strict=True):
     symbol: str
     split: str = "1"  # new units for one old, a fraction such as "2" or "1/10"
     dividend: str = "0"  # quote currency a unit held before the split, a decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What comes back from a venue: edges."""
+
+    update: ts[OrderUpdate]
+    fill: ts[Fill]

@@ -1,123 +1,135 @@
 """When and at what price a simulated order fills. Pure rules on integers of ticks and lots; the venue keeps the clock.
 
-The rules, chosen so that a backtest errs on the side of the market:
-
-- A market order takes the next price: the open of the next bar, or the next trade, plus slippage.
-- A limit order fills only when the market trades *through* its price, not when it touches it. It fills at its limit,
-  or at the open where the market gapped past it.
-- Slippage in basis points is `slippage_bps + impact_bps * share**2`, where `share` is the part of the bar's or
-  trade's volume that the order takes (the shape is that of the volume-share model of Zipline). It is then rounded
-  to the tick against the order, and never makes a limit order worse than its limit.
-- With `participation_max` set, all orders together take at most that share of the volume; the rest waits.
+The rules are those of docs/concepts/fills.md, chosen so that a backtest errs on the side of the market. They are in
+`brokers.bar_matching` and `brokers.tape_matching`; what holds on every market, groups, brackets, replacements and times
+in force, is in `brokers.lifecycle`; what it costs in `brokers.costs`.
 """
 
-import math
-from dataclasses import dataclass
 from datetime import datetime
 
+from brokers.bar_matching import BarMatcher
+from brokers.costs import Fees, FillModel, TakerPrices
 from brokers.ledger import Contract
+from brokers.lifecycle import Orders
+from brokers.tape_matching import Levels, TapeMatcher
+from brokers.working import Execution, Order, Report
+from feeds.instruments import Instrument
 
-_BPS = 1e-4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FillModel:
-    """What trading costs beyond the fee."""
-
-    slippage_bps: float = 1.0  # always paid by a taker
-    impact_bps: float = 0.0  # paid in addition, times the square of the volume share
-    participation_max: float | None = None  # share of volume; None: any size fills, also where volume is unknown
-
-    def __post_init__(self) -> None:
-        for name in ("slippage_bps", "impact_bps"):
-            if not 0.0 <= getattr(self, name) < 10_000.0:
-                raise ValueError(f"{name} must lie in [0, 10000), was {getattr(self, name)}")
-        if self.participation_max is not None and not 0.0 < self.participation_max <= 1.0:
-            raise ValueError(f"participation_max must lie in (0, 1], was {self.participation_max}")
+__all__ = ["Book", "Execution", "Order", "Report"]
 
 
-@dataclass(slots=True)
-class RestingOrder:
-    """An order at the venue."""
+class Book:
+    """The orders of one symbol at the venue, and the market that they wait for.
 
-    order_id: str
-    sign: int  # +1 buys, -1 sells
-    lots: int  # still open, positive
-    limit_ticks: int | None  # None: a market order
-    sent: datetime  # engine time at which the strategy sent it
-    seen_market: bool = False  # it has rested through at least one market event
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    lots: int
-    ticks: int
-    maker: bool
-
-
-def capacity(volume_lots: float, model: FillModel) -> float:
-    """How many lots all orders together may take from `volume_lots`; may be infinite."""
-    if model.participation_max is None:
-        return math.inf
-    return math.floor(model.participation_max * volume_lots)
-
-
-def taker_ticks(
-    price: float, order: RestingOrder, lots: int, volume_lots: float, contract: Contract, model: FillModel
-) -> int:
-    """The tick at which a taker fills around `price`, slipped and rounded against the order, kept within its limit."""
-    share = min(1.0, lots / volume_lots) if volume_lots > 0.0 else 0.0
-    slip = (model.slippage_bps + model.impact_bps * share * share) * _BPS
-    if order.sign > 0:
-        ticks = contract.ticks.up(price * (1.0 + slip))
-        return ticks if order.limit_ticks is None else min(ticks, order.limit_ticks)
-    ticks = max(1, contract.ticks.down(price * (1.0 - slip)))
-    return ticks if order.limit_ticks is None else max(ticks, order.limit_ticks)
-
-
-def match_bar(
-    order: RestingOrder,
-    open_: float,
-    high: float,
-    low: float,
-    volume_lots: float,
-    available_lots: float,
-    contract: Contract,
-    model: FillModel,
-) -> Execution | None:
-    """What `order` gets from one bar that opened no earlier than the order was sent.
+    It learns of the market and of time by its methods alone, in the order of their times, and each returns what has
+    happened, in that order. An order sees the events after its submission.
 
     Args:
-        volume_lots: the bar's volume; 0.0 where unknown, then the order's share of it counts as 0.
-        available_lots: what the participation cap has left, see `capacity`.
+        bars: the market of the symbol is bars.
+        quoted: it has quotes or depth; known from the first of them on in any case. Trades are then news for resting
+            limit orders alone.
     """
-    lots = int(min(order.lots, available_lots))
-    if lots <= 0:
-        return None
-    limit = order.limit_ticks
-    if limit is None:
-        return Execution(lots, taker_ticks(open_, order, lots, volume_lots, contract, model), maker=False)
-    value = contract.ticks.value(limit)
-    if (open_ - value) * order.sign < 0.0:
-        if order.seen_market:  # it rested, and the market gapped over it: the open is its price
-            ticks = contract.ticks.up(open_) if order.sign > 0 else contract.ticks.down(open_)
-            return Execution(lots, ticks, maker=True)
-        return Execution(lots, taker_ticks(open_, order, lots, volume_lots, contract, model), maker=False)
-    if (low < value) if order.sign > 0 else (high > value):
-        return Execution(lots, limit, maker=True)
-    return None
 
+    __slots__ = ("_bars", "_fees", "_on_bars", "_orders", "_tape")
 
-def match_trade(
-    order: RestingOrder, price: float, size_lots: float, available_lots: float, contract: Contract, model: FillModel
-) -> Execution | None:
-    """What `order` gets from one trade that came after the order arrived."""
-    lots = int(min(order.lots, available_lots))
-    if lots <= 0:
-        return None
-    if order.limit_ticks is not None:
-        if (price - contract.ticks.value(order.limit_ticks)) * order.sign >= 0.0:
-            return None
-        if order.seen_market:
-            return Execution(lots, order.limit_ticks, maker=True)
-    return Execution(lots, taker_ticks(price, order, lots, size_lots, contract, model), maker=False)
+    def __init__(self, instrument: Instrument, model: FillModel, bars: bool, quoted: bool = False) -> None:
+        contract = Contract(instrument)
+        prices = TakerPrices(contract, model)
+        self._on_bars = bars
+        self._fees = Fees(contract)
+        self._orders = Orders()
+        self._bars = BarMatcher(self._orders, contract.ticks, prices, model)
+        self._tape = TapeMatcher(self._orders, contract.ticks, prices, model, quoted=quoted)
+
+    @property
+    def orders(self) -> dict[str, Order]:
+        """Working and sleeping orders by id, the oldest first."""
+        return self._orders.orders
+
+    @property
+    def position(self) -> int:
+        """Lots held, signed, of all executions so far; to be set where it did not start at none."""
+        return self._orders.position
+
+    @position.setter
+    def position(self, lots: int) -> None:
+        self._orders.position = lots
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits for the market. Depth must be told all the same: the book is made of all its changes."""
+        return not self._orders.orders
+
+    @property
+    def next_expiry(self) -> datetime | None:
+        """When `expire` is due; None on bars, where orders end with a bar."""
+        return None if self._on_bars else self._orders.next_expiry
+
+    @property
+    def mid(self) -> float:
+        """The middle of the best bid and ask shown last; 0.0 where one of them is not shown."""
+        return self._tape.mid
+
+    def submit(self, order: Order, now: datetime) -> list[Report]:
+        """Take an order, or refuse it.
+
+        Refusals: `duplicate_order_id`, `replaced_gone`, `no_parent`, `child_type`, `nothing_left`, `reduce_only`,
+        `post_only`.
+        """
+        return self._orders.submit(order, self._tape.crosses)
+
+    def cancel(self, order_id: str, now: datetime) -> list[Report]:
+        """End an order; nothing happens where it has ended or never was."""
+        return self._orders.cancel(order_id)
+
+    def expire(self, now: datetime) -> list[Report]:
+        """End what expires at or before `now`; nothing on bars."""
+        self._orders.reports = []
+        if not self._on_bars:
+            self._orders.expire(now)
+        return self._orders.reports
+
+    def on_bar(
+        self,
+        open_: float,
+        high: float,
+        low: float,
+        close: float,
+        volume_lots: float,
+        open_time: datetime,
+        now: datetime,
+    ) -> list[Report]:
+        """One bar that opened at `open_time` and is known at `now`, its close."""
+        reports: list[Report] = []
+        self._orders.reports = reports
+        if self._orders.orders:
+            self._bars.on_bar(open_, high, low, close, volume_lots, open_time, now)
+        return reports
+
+    def on_trade(self, price: float, size_lots: float, time: datetime) -> list[Report]:
+        """One trade at `time`."""
+        reports: list[Report] = []
+        self._orders.reports = reports
+        if self._orders.orders:
+            self._tape.on_trade(price, size_lots, time)
+        return reports
+
+    def on_quote(self, bid: float, ask: float, bid_lots: float, ask_lots: float, time: datetime) -> list[Report]:
+        """The best bid and ask; a side without a positive price and size is not shown."""
+        self._orders.reports = []
+        self._tape.on_quote(bid, ask, bid_lots, ask_lots, time)
+        return self._orders.reports
+
+    def on_depth(self, bids: Levels, asks: Levels, snapshot: bool, time: datetime) -> list[Report]:
+        """Levels as (price, size in lots), a size of 0.0 deletes one; a snapshot replaces the whole book."""
+        self._orders.reports = []
+        self._tape.on_depth(bids, asks, time, snapshot=snapshot)
+        return self._orders.reports
+
+    def fee(self, order: Order, execution: Execution) -> tuple[int, int]:
+        """What the fee of `order` grows by with `execution`, which must be told once, in the order in which they came.
+
+        Returns:
+            Quanta of the quote currency, and base units.
+        """
+        return self._fees.charge(order, execution.lots, execution.ticks, execution.maker)

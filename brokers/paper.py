@@ -2,7 +2,8 @@
 
 Time, the part that backtests get wrong:
 
-- An order reaches the venue `latency_ms` after it was sent, and fills no earlier than the next market event after that.
+- An order reaches the venue some latency after it was sent, never before one that was sent earlier, and fills no
+  earlier than the next market event after that.
 - On bars that event is the next bar that *opened no earlier than the order was sent*: a market order sent at a bar's
   close fills at the open of the bar that follows, and the graph learns of it at that bar's close. An order sent in the
   middle of a bar waits for the next open, because this bar's open is already the past.
@@ -10,24 +11,34 @@ Time, the part that backtests get wrong:
   A limit order that fills inside a bar is stamped with the bar's open too: when, inside the bar, is not known.
 """
 
-import math
+import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import csp
+import numpy as np
 from csp import ts
 
-from brokers.events import CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderType, OrderUpdate
+from brokers.costs import FillModel
+from brokers.events import Answers, CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderUpdate
 from brokers.ledger import Contract
-from brokers.matching import Execution, FillModel, RestingOrder, capacity, match_bar, match_trade
-from feeds.events import Bar, Side, Trade
+from brokers.matching import Book, Order, Report
+from brokers.orders import WorkingOrder
+from brokers.terms import Translator
+from feeds.events import Bar, Depth, Quote, Side, Trade
 from feeds.instruments import Instrument
-from feeds.streams import SETTLE, by_symbol, together
+from feeds.streams import by_symbol, together
 
 # Bound once: looking a member up on its class costs more than comparing it.
-_BUY, _SELL, _LIMIT = Side.BUY, Side.SELL, OrderType.LIMIT
+_BUY, _SELL = Side.BUY, Side.SELL
 _MAKER, _TAKER = Liquidity.MAKER, Liquidity.TAKER
-_ACCEPTED, _PARTLY_FILLED, _FILLED = OrderState.ACCEPTED, OrderState.PARTLY_FILLED, OrderState.FILLED
+_PENDING, _REJECTED = OrderState.PENDING, OrderState.REJECTED
+_STATES = {
+    "accepted": OrderState.ACCEPTED,
+    "cancelled": OrderState.CANCELLED,
+    "expired": OrderState.EXPIRED,
+    "rejected": OrderState.REJECTED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,112 +46,113 @@ class PaperConfig:
     """How the simulated venue behaves."""
 
     latency_ms: float = 50.0  # from the strategy to the venue
+    latency_jitter_ms: float = 0.0  # mean of an exponential delay on top of it, drawn anew for each message
+    latency_seed: int = 0  # of the jitter
     fills: FillModel = field(default_factory=FillModel)
 
     def __post_init__(self) -> None:
         # Zero would let an order act on the tick that caused it.
         if not 0.001 <= self.latency_ms < 3_600_000.0:
             raise ValueError(f"latency_ms must lie in [0.001, 3600000), was {self.latency_ms}")
+        if not 0.0 <= self.latency_jitter_ms < 3_600_000.0:
+            raise ValueError(f"latency_jitter_ms must lie in [0, 3600000), was {self.latency_jitter_ms}")
 
 
-class Book:
-    """The orders of one symbol that rest at the simulated venue, oldest first."""
+class Wire:
+    """The way from a strategy to the venue: messages arrive late, and in the order in which they were sent."""
 
-    __slots__ = ("_contract", "_lots_per_unit", "_model", "orders")
+    __slots__ = ("_jitter_s", "_latency", "_random", "_reached")
 
-    def __init__(self, instrument: Instrument, model: FillModel) -> None:
+    def __init__(self, config: PaperConfig, symbol: str) -> None:
+        self._latency = timedelta(milliseconds=config.latency_ms)
+        self._jitter_s = config.latency_jitter_ms / 1_000.0
+        self._random = random.Random(f"{config.latency_seed} {symbol}")
+        self._reached = datetime.min  # noqa: DTZ901 - before every message
+
+    def arrival(self, sent: datetime) -> datetime:
+        """When what is sent now reaches the venue."""
+        arrives = sent + self._latency
+        if self._jitter_s:
+            arrives += timedelta(seconds=self._random.expovariate(1.0 / self._jitter_s))
+            arrives = max(arrives, self._reached)
+            self._reached = arrives
+        return arrives
+
+
+class Desk:
+    """One symbol at the venue: requests in, updates and fills out."""
+
+    __slots__ = ("_contract", "_fill", "_orders", "_symbol", "_translator", "book", "fills", "updates")
+
+    def __init__(self, instrument: Instrument, model: FillModel, *, bars: bool, quoted: bool) -> None:
+        self._symbol = instrument.symbol
         self._contract = Contract(instrument)
-        self._lots_per_unit = float(1 / self._contract.lots.step)
-        self._model = model
-        self.orders: dict[str, RestingOrder] = {}
+        self._translator = Translator(instrument, self._contract)
+        self._orders: dict[str, WorkingOrder] = {}
+        self.book = Book(instrument, model, bars, quoted)
+        self.fills: list[Fill] = []  # what happened since the caller last took them
+        self.updates: list[OrderUpdate] = []
 
-    def refusal(self, order: OrderRequest) -> tuple[str, str] | None:
-        """Why the venue would not take `order`, as (code, sentence); None when it would."""
-        lot, tick = self._contract.instrument.lot, self._contract.instrument.tick
-        if not (math.isfinite(order.quantity) and self._contract.lots.down(order.quantity) >= 1):
-            return "quantity_below_lot", f"the quantity {order.quantity} is not at least one lot of {lot}"
-        limit = order.limit_price
-        if order.order_type is _LIMIT and not (math.isfinite(limit) and self._contract.ticks.down(limit) >= 1):
-            return "limit_not_positive", f"the limit price {limit} is not at least one tick of {tick}"
-        if order.order_id in self.orders:
-            return "duplicate_order_id", f"the order id {order.order_id} is already working"
-        return None
+    def receive(self, request: OrderRequest, sent: datetime, now: datetime, decision: float) -> None:
+        """Take an order, or refuse it."""
+        order = self._translator.order(request, sent, now, decision)
+        if not isinstance(order, Order):
+            self._update(request.order_id, _REJECTED, 0, *order)
+            return
+        lots = order.lots
+        reports = self.book.submit(order, now)
+        if reports[0].code == "duplicate_order_id":  # the order that has this id goes on as it is
+            self._update(request.order_id, _REJECTED, 0, reports[0].code, reports[0].reason)
+            return
+        self._orders[request.order_id] = WorkingOrder(request.order_id, lots, _PENDING)
+        self.tell(reports)
 
-    def add(self, order: OrderRequest, sent: datetime) -> RestingOrder:
-        """Take an order that `refusal` let pass; quantity and limit are rounded as venues do, never in its favour."""
-        buys = order.side is _BUY
-        limit = None
-        if order.order_type is _LIMIT:
-            steps = self._contract.ticks
-            limit = steps.down(order.limit_price) if buys else steps.up(order.limit_price)
-        resting = RestingOrder(order.order_id, 1 if buys else -1, self._contract.lots.down(order.quantity), limit, sent)
-        self.orders[order.order_id] = resting
-        return resting
-
-    def remaining(self, order: RestingOrder) -> float:
-        return self._contract.lots.value(order.lots)
-
-    def on_bar(self, bar: Bar) -> list[tuple[RestingOrder, Execution]]:
-        """Match every order that was sent before `bar` opened, or at its open."""
-        open_time = bar.open_time
-        executions = []
-        volume_lots = bar.volume * self._lots_per_unit
-        available = capacity(volume_lots, self._model)
-        for order in list(self.orders.values()):
-            if order.sent - SETTLE > open_time:  # decisions on several symbols take that long to settle
-                continue
-            execution = match_bar(
-                order, bar.open, bar.high, bar.low, volume_lots, available, self._contract, self._model
-            )
-            order.seen_market = True
+    def tell(self, reports: list[Report]) -> None:
+        """Turn what the book reports into updates and fills, each checked by the state machine."""
+        for report in reports:
+            order_id, execution = report.order.order_id, report.execution
+            code, reason = report.code, report.reason
+            working = self._orders[order_id]
             if execution is not None:
-                available -= execution.lots
-                self._take(order, execution)
-                executions.append((order, execution))
-        return executions
+                working.filled(execution.lots)
+                self.fills.append(self._execution(report))
+            elif report.what == "reduced":
+                working.cut(working.open_lots - report.order.lots)
+                code, reason = "oco", "another order of its group was filled in part"
+            elif report.what == "triggered":
+                code, reason = "triggered", "the market has reached its trigger"
+            else:
+                working.to(_STATES[report.what])
+            if working.ended:
+                del self._orders[order_id]
+            left = 0 if working.state is _REJECTED else working.open_lots
+            self._update(order_id, working.state, left, code, reason)
 
-    def on_trade(self, trade: Trade) -> list[tuple[RestingOrder, Execution]]:
-        """Match every resting order against one trade."""
-        executions = []
-        size_lots = trade.size * self._lots_per_unit
-        available = capacity(size_lots, self._model)
-        for order in list(self.orders.values()):
-            execution = match_trade(order, trade.price, size_lots, available, self._contract, self._model)
-            order.seen_market = True
-            if execution is not None:
-                available -= execution.lots
-                self._take(order, execution)
-                executions.append((order, execution))
-        return executions
+    def _update(self, order_id: str, state: OrderState, lots: int, code: str, reason: str) -> None:
+        left = self._contract.lots.value(lots)
+        self.updates.append(
+            OrderUpdate(order_id=order_id, symbol=self._symbol, state=state, remaining=left, code=code, reason=reason)
+        )
 
-    def fill(self, order: RestingOrder, execution: Execution, market_time: datetime) -> Fill:
-        contract = self._contract
+    def _execution(self, report: Report) -> Fill:
+        order, execution, contract = report.order, report.execution, self._contract
+        assert execution is not None
+        assert report.market_time is not None
+        fee, base_units = self.book.fee(order, execution)
         return Fill(
-            market_time=market_time,
-            symbol=contract.instrument.symbol,
+            market_time=report.market_time,
+            symbol=self._symbol,
             side=_BUY if order.sign > 0 else _SELL,
             quantity=contract.lots.value(execution.lots),
             price=contract.ticks.value(execution.ticks),
-            fee=contract.money(contract.fee(execution.lots, execution.ticks, maker=execution.maker)),
+            fee=contract.money(fee),
             order_id=order.order_id,
             liquidity=_MAKER if execution.maker else _TAKER,
+            base_fee=contract.units.value(base_units) if base_units else 0.0,
+            decision_price=order.decision,
+            market_price=execution.market,
+            half_spread=execution.half_spread,
         )
-
-    def _take(self, order: RestingOrder, execution: Execution) -> None:
-        order.lots -= execution.lots
-        if order.lots == 0:
-            del self.orders[order.order_id]
-
-
-def _update(
-    order_id: str, symbol: str, state: OrderState, remaining: float, code: str = "", reason: str = ""
-) -> OrderUpdate:
-    return OrderUpdate(order_id=order_id, symbol=symbol, state=state, remaining=remaining, code=code, reason=reason)
-
-
-def _after(book: Book, symbol: str, order: RestingOrder) -> OrderUpdate:
-    state = _PARTLY_FILLED if order.lots else _FILLED
-    return _update(order.order_id, symbol, state, book.remaining(order))
 
 
 @csp.node
@@ -149,87 +161,118 @@ def _venue(
     cancel: ts[CancelRequest],
     bar: ts[Bar],
     trade: ts[Trade],
+    quote: ts[Quote],
+    depth: ts[Depth],
     instrument: Instrument,
     config: PaperConfig,
+    on_bars: bool,
+    quoted: bool,
 ) -> csp.Outputs(update=ts[list[OrderUpdate]], fill=ts[list[Fill]]):
     """One symbol at the venue. The market inputs are passive while nothing rests."""
     with csp.alarms():
-        a_order = csp.alarm(object)  # (OrderRequest, sent)
-        a_cancel = csp.alarm(CancelRequest)
+        # (OrderRequest or CancelRequest, sent, decision price): one alarm, or a cancel could overtake its order
+        a_message = csp.alarm(object)
+        a_expiry = csp.alarm(bool)
     with csp.state():
-        s_book = Book(instrument, config.fills)
-        s_symbol = instrument.symbol
-        s_latency = timedelta(milliseconds=config.latency_ms)
+        s_desk = Desk(instrument, config.fills, bars=on_bars, quoted=quoted)
+        s_book = s_desk.book
+        s_wire = Wire(config, instrument.symbol)
+        s_lots_per_unit = float(1 / Contract(instrument).lots.step)
+        s_per_level = np.array([1.0, s_lots_per_unit])  # of (price, size)
         s_awake = False
+        s_expiry: datetime | None = None  # the time a_expiry is set for
     with csp.start():
         csp.make_passive(bar)
         csp.make_passive(trade)
+        csp.make_passive(quote)
 
     if csp.ticked(order):
-        csp.schedule_alarm(a_order, s_latency, (order, csp.now()))
-    if csp.ticked(cancel):
-        csp.schedule_alarm(a_cancel, s_latency, cancel)
-
-    updates = []
-    if s_awake:
-        # The market first: what arrives in this same cycle has not seen this event.
-        fills = []
-        if csp.ticked(bar):
-            for resting, execution in s_book.on_bar(bar):
-                fills.append(s_book.fill(resting, execution, bar.open_time))
-                updates.append(_after(s_book, s_symbol, resting))
-        if csp.ticked(trade):
-            for resting, execution in s_book.on_trade(trade):
-                fills.append(s_book.fill(resting, execution, trade.event_time))
-                updates.append(_after(s_book, s_symbol, resting))
-        if fills:
-            csp.output(fill=fills)
-    if csp.ticked(a_order):
-        request, sent = a_order
-        refusal = s_book.refusal(request)
-        if refusal is None:
-            resting = s_book.add(request, sent)
-            updates.append(_update(request.order_id, s_symbol, _ACCEPTED, s_book.remaining(resting)))
+        decision = 0.0
+        if on_bars:
+            decision = bar.close if csp.valid(bar) else 0.0
+        elif csp.valid(trade):
+            decision = trade.price
+        elif csp.valid(quote):
+            decision = 0.5 * (quote.bid + quote.ask)
         else:
-            updates.append(_update(request.order_id, s_symbol, OrderState.REJECTED, 0.0, *refusal))
-    if csp.ticked(a_cancel):
-        cancelled = s_book.orders.pop(a_cancel.order_id, None)
-        if cancelled is not None:  # else it was filled on the way: the fill has told
-            updates.append(_update(a_cancel.order_id, s_symbol, OrderState.CANCELLED, s_book.remaining(cancelled)))
-    if updates:
-        csp.output(update=updates)
+            decision = s_book.mid
+        csp.schedule_alarm(a_message, s_wire.arrival(csp.now()), (order, csp.now(), decision))
+    if csp.ticked(cancel):
+        csp.schedule_alarm(a_message, s_wire.arrival(csp.now()), (cancel, csp.now(), 0.0))
 
-    if s_awake != bool(s_book.orders):
+    if csp.ticked(a_expiry):  # an order does not take part in what happens at the end of its time
+        s_expiry = None
+        s_desk.tell(s_book.expire(csp.now()))
+    if csp.ticked(depth):  # never asleep: the book is made of every change
+        bids, asks = depth.bids * s_per_level, depth.asks * s_per_level
+        s_desk.tell(s_book.on_depth(bids, asks, depth.snapshot, depth.event_time))
+    if s_awake:
+        # The market before what arrives in this same cycle: that has not seen this event.
+        if csp.ticked(bar):
+            volume = bar.volume * s_lots_per_unit
+            s_desk.tell(s_book.on_bar(bar.open, bar.high, bar.low, bar.close, volume, bar.open_time, csp.now()))
+        if csp.ticked(quote):
+            sizes = quote.bid_size * s_lots_per_unit, quote.ask_size * s_lots_per_unit
+            s_desk.tell(s_book.on_quote(quote.bid, quote.ask, *sizes, quote.event_time))
+        if csp.ticked(trade):
+            s_desk.tell(s_book.on_trade(trade.price, trade.size * s_lots_per_unit, trade.event_time))
+    if csp.ticked(a_message):
+        request, sent, decided = a_message
+        if isinstance(request, OrderRequest):
+            s_desk.receive(request, sent, csp.now(), decided)
+        else:
+            s_desk.tell(s_book.cancel(request.order_id, csp.now()))
+
+    if s_desk.updates:
+        csp.output(update=s_desk.updates)
+        s_desk.updates = []
+    if s_desk.fills:
+        csp.output(fill=s_desk.fills)
+        s_desk.fills = []
+    expiry = s_book.next_expiry
+    if expiry is not None and (s_expiry is None or expiry < s_expiry):
+        s_expiry = expiry
+        csp.schedule_alarm(a_expiry, expiry, True)
+    if s_awake == s_book.idle:
         s_awake = not s_awake
         if s_awake:
             csp.make_active(bar)
             csp.make_active(trade)
+            csp.make_active(quote)
         else:
             csp.make_passive(bar)
             csp.make_passive(trade)
+            csp.make_passive(quote)
 
 
-@csp.graph
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """What there is to fill against, by symbol. A symbol with anything finer does not look at its bars."""
+
+    bars: dict[str, ts[Bar]] = field(default_factory=dict)
+    trades: dict[str, ts[Trade]] = field(default_factory=dict)
+    quotes: dict[str, ts[Quote]] = field(default_factory=dict)
+    depth: dict[str, ts[Depth]] = field(default_factory=dict)
+
+
 def paper_venue(
     order: ts[OrderRequest],
     cancel: ts[CancelRequest],
-    bars: dict[str, ts[Bar]],
-    trades: dict[str, ts[Trade]],
+    market: Market,
     instruments: tuple[Instrument, ...],
     config: PaperConfig,
-) -> csp.Outputs(update=ts[OrderUpdate], fill=ts[Fill]):
-    """Execute orders for every instrument against its trades where there are any, else its bars.
+) -> Answers:
+    """Execute orders for every instrument.
 
     Args:
         order, cancel: as the risk gate let them pass.
-        bars, trades: market streams by symbol; a symbol with trades does not look at its bars.
-        instruments: tuple of Instrument; each needs bars or trades.
+        market: edges by symbol; each instrument needs at least one.
 
     Ticks:
         `update` on every change of state, `fill` on every execution, in the order in which they happened.
 
     Raises:
-        ValueError: an instrument without a market stream.
+        ValueError: an instrument without a market.
     """
     symbols = [instrument.symbol for instrument in instruments]
     orders = by_symbol(order, symbols)
@@ -237,11 +280,21 @@ def paper_venue(
     updates, fills = [], []
     for instrument in instruments:
         symbol = instrument.symbol
-        if symbol not in bars and symbol not in trades:
-            raise ValueError(f"{symbol} has neither bars nor trades to fill against")
-        bar = csp.null_ts(Bar) if symbol in trades else bars[symbol]
-        trade = trades[symbol] if symbol in trades else csp.null_ts(Trade)
-        venue = _venue(orders[symbol], cancels[symbol], bar, trade, instrument, config)
+        finer = any(symbol in edges for edges in (market.trades, market.quotes, market.depth))
+        if not finer and symbol not in market.bars:
+            raise ValueError(f"{symbol} has neither bars, trades, quotes nor depth to fill against")
+        venue = _venue(
+            orders[symbol],
+            cancels[symbol],
+            csp.null_ts(Bar) if finer else market.bars[symbol],
+            market.trades.get(symbol, csp.null_ts(Trade)),
+            market.quotes.get(symbol, csp.null_ts(Quote)),
+            market.depth.get(symbol, csp.null_ts(Depth)),
+            instrument,
+            config,
+            not finer,
+            symbol in market.quotes or symbol in market.depth,
+        )
         updates.append(csp.unroll(venue.update))
         fills.append(csp.unroll(venue.fill))
-    return csp.output(update=together(updates), fill=together(fills))
+    return Answers(update=together(updates), fill=together(fills))

@@ -1,19 +1,22 @@
 """The charts of a report as plotly figures in plain dicts: what is drawn, not how the page holds it."""
 
 import base64
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.drawdowns import drawdowns
 from evaluation.hold import Hold
-from evaluation.returns import drawdowns
 from evaluation.run import Fills, Floats, Ints, Market, Marks, RunRecord
 
 POINTS_MAX = 4_000  # a line; more than a screen has columns, few enough to drag smoothly
 MARKERS_MAX = 2_000  # a chart
 PRICE_CHARTS_MAX = 12
+LOG_FROM = 3.0  # highest over lowest equity; below it a linear axis hides nothing
+FLAT = 0.4  # of the axis; a strategy that moves over less of it is seen alone as well
 FONT = "system-ui, sans-serif"
 
 # Light and dark. A figure carries the light colour; the page swaps it by value, so each must be unique.
@@ -59,37 +62,77 @@ def thin_rows(count: int, rows_max: int = MARKERS_MAX) -> Ints:
     return np.unique(np.linspace(0, count - 1, rows_max).round().astype(np.int64))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Lines:
+    """The accounts of an equity chart, and how they are seen best."""
+
+    accounts: tuple[tuple[str, str, Ints, Floats], ...]  # name, colour, times, equity; the strategy last, on top
+    log: bool  # one of them multiplied: equal distances are equal returns, and early years are seen
+    alone: bool  # buy and hold would flatten the strategy: it gets a second panel to itself
+
+
+def equity_lines(marks: Marks, hold: Hold) -> Lines:
+    strategy = ("Strategy", "strategy", marks.times, marks.equity)
+    if not any(hold.quantities):
+        return Lines((strategy,), log=_widest(marks.equity), alone=False)
+    both = np.concatenate([marks.equity, hold.equity])
+    log = _widest(both)
+    ours, all_of_it = (float(np.ptp(np.log(values) if log else values)) for values in (marks.equity, both))
+    return Lines((("Buy and hold", "hold", hold.times, hold.equity), strategy), log=log, alone=ours < FLAT * all_of_it)
+
+
+def _widest(values: Floats) -> bool:
+    return bool(values.min() > 0.0 and values.max() / values.min() > LOG_FROM)
+
+
 def equity_figure(record: RunRecord, marks: Marks, hold: Hold) -> dict[str, Any]:
     """Equity over drawdown on one time axis, buy-and-hold behind. Drawdowns are of every mark, thinned after."""
     currency = escape(record.currency)
-    lines = [("Strategy", "strategy", marks.times, marks.equity)]
-    if any(hold.quantities):
-        lines.insert(0, ("Buy and hold", "hold", hold.times, hold.equity))
+    lines = equity_lines(marks, hold)
+    worth = f"%{{y:,.0f}} {currency}"
     traces = []
-    for name, colour, times, values in lines:
+    for name, colour, times, values in lines.accounts:
         width = 1.8 if colour == "strategy" else 1.3
-        traces.append(_line(name, *thin(times, values), LIGHT[colour], width, f"%{{y:,.0f}} {currency}"))
-    for name, colour, times, values in lines:
+        traces.append(_line(name, *thin(times, values), LIGHT[colour], width, worth))
+    if lines.alone:
+        trace = _line("Strategy", *thin(marks.times, marks.equity), LIGHT["strategy"], 1.5, worth)
+        traces.append(trace | {"yaxis": "y2", "showlegend": False, "hoverinfo": "skip", "hovertemplate": None})
+    below = "3" if lines.alone else "2"
+    for name, colour, times, values in lines.accounts:
         falls = thin(times, -drawdowns(values, record.initial_cash))
         trace = _line(name, *falls, LIGHT["fall" if colour == "strategy" else "hold"], 1.0, "%{y:.1%}")
-        trace |= {"yaxis": "y2", "showlegend": False, "name": f"{name}, drawdown"}
+        trace |= {"yaxis": "y" + below, "showlegend": False, "name": f"{name}, drawdown"}
         if colour == "strategy":
             trace |= {"fill": "tozeroy", "fillcolor": LIGHT["depth"]}
         traces.append(trace)
-    layout = _layout([("Equity, " + currency, 0.36, 1.0), ("Drawdown", 0.0, 0.27)])
-    layout["yaxis"] |= {"tickformat": "~s"}
-    layout["yaxis2"] |= {"tickformat": ".0%", "rangemode": "tozero", "nticks": 4}
+    if lines.alone:
+        panels = [("Equity, " + currency, 0.56, 1.0), ("Strategy alone, " + currency, 0.27, 0.49)]
+        layout = _layout([*panels, ("Drawdown", 0.0, 0.2)])
+        layout["yaxis2"] |= {"tickformat": "~s", "nticks": 4}
+    else:
+        layout = _layout([("Equity, " + currency, 0.36, 1.0), ("Drawdown", 0.0, 0.27)])
+    layout["yaxis"] |= {"tickformat": "~s", "type": "log" if lines.log else "linear"}
+    layout["yaxis" + below] |= {"tickformat": ".0%", "rangemode": "tozero", "nticks": 4}
     layout["legend"]["traceorder"] = "reversed"  # the strategy is drawn last, on top, and named first
-    layout["shapes"] = [_level(record.initial_cash)]
+    layout["shapes"] = [_level(record.initial_cash, "y")]
+    if lines.alone:
+        layout["shapes"].append(_level(record.initial_cash, "y2"))
     return {"data": traces, "layout": layout}
 
 
-def price_figure(market: Market, fills: Fills, entries: npt.NDArray[np.bool_], currency: str) -> dict[str, Any]:
-    """The price of one market with its fills: buys point up, sells down; entries are full, exits hollow."""
+def price_figure(
+    market: Market, fills: Fills, own: Ints, entries: npt.NDArray[np.bool_], currency: str
+) -> dict[str, Any]:
+    """The price of one market with its fills: buys point up, sells down; entries are full, exits hollow.
+
+    Args:
+        own: (K,) rows of the market's fills.
+        entries: (F,) which fills opened or enlarged a position.
+        currency: what the market is quoted in.
+    """
     line = _line("Price", *thin(market.times, market.closes), LIGHT["price"], 1.2, "%{y:,.6~g}")
     traces = [line | {"showlegend": False}]
-    own = np.array([symbol == market.symbol for symbol in fills.symbols], dtype=np.bool_)  # (F,)
-    shown = np.flatnonzero(own)[thin_rows(int(own.sum()))]
+    shown = own[thin_rows(len(own))]
     for name, buys, enters in (
         ("Buy, entry", True, True),
         ("Sell, exit", False, False),
@@ -124,9 +167,8 @@ def exposure_figure(marks: Marks) -> dict[str, Any]:
     return {"data": traces, "layout": layout}
 
 
-def fills_note(market: Market, fills: Fills) -> str:
-    """What the price chart leaves out, or ""."""
-    total = fills.symbols.count(market.symbol)
+def fills_note(total: int) -> str:
+    """What the price chart of a market with `total` fills leaves out, or ""."""
     return f"Showing {MARKERS_MAX:,} of {total:,} fills, evenly chosen." if total > MARKERS_MAX else ""
 
 
@@ -221,10 +263,11 @@ def _layout(panels: list[tuple[str, float, float]]) -> dict[str, Any]:
     return layout
 
 
-def _level(value: float) -> dict[str, Any]:
+def _level(value: float, axis: str) -> dict[str, Any]:
     return {
         "type": "line",
         "xref": "paper",
+        "yref": axis,
         "x0": 0,
         "x1": 1,
         "y0": value,

@@ -63,6 +63,10 @@ def activity_rows(report: Report) -> list[Row]:
         ("holding_hours", "Median holding time", hours),
         ("time_in_market", "Time in the market", share),
         ("gross_exposure", "Mean gross exposure", share),
+        ("net_exposure", "Mean net exposure", share),
+        ("long_exposure", "Mean long exposure", share),
+        ("short_exposure", "Mean short exposure", share),
+        ("peak_exposure", "Peak gross exposure", share),
     ]
     held = {"fees": report.buy_and_hold_fees}
     return [_row(key, label, show, getattr(report.activity, key), held.get(key)) for key, label, show in kinds]
@@ -75,7 +79,7 @@ def verdict(report: Report) -> str:
     text = (
         f"From {date(report.start)} to {date(report.end)} the account went from "
         f"{amount(report.initial_cash, report.currency)} to {amount(report.final_equity, report.currency)}, "
-        f"{_value(result, change)} after costs"
+        f"{value_of(result, change)} after costs"
         + (f"; buy and hold made {change(held.value)}." if held.value is not None else ".")
     )
     annual = report.strategy.annual_return
@@ -103,11 +107,11 @@ def uncertainty(figure: Figure, show: Callable[[float], str]) -> str:
 
 
 def change(value: float) -> str:
-    return _signed(f"{100.0 * value:+,.1f}{PERCENT}")
+    return signed(f"{100.0 * value:+,.1f}{PERCENT}")
 
 
 def share(value: float) -> str:
-    return _signed(f"{100.0 * value:,.1f}{PERCENT}")
+    return signed(f"{100.0 * value:,.1f}{PERCENT}")
 
 
 def probability(value: float) -> str:
@@ -118,11 +122,11 @@ def probability(value: float) -> str:
 
 
 def ratio(value: float) -> str:
-    return _signed(f"{value:,.2f}")
+    return signed(f"{value:,.2f}")
 
 
 def times(value: float) -> str:
-    return _signed(f"{value:,.1f} ×")
+    return signed(f"{value:,.1f} ×")
 
 
 def whole(value: float) -> str:
@@ -140,7 +144,7 @@ def hours(value: float) -> str:
 
 
 def amount(value: float, currency: str) -> str:
-    return _signed(f"{value:,.2f} {currency}")
+    return signed(f"{value:,.2f} {currency}")
 
 
 def date(time: datetime) -> str:
@@ -151,21 +155,23 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def value_of(figure: Figure, show: Callable[[float], str]) -> str:
+    """The figure in words, a dash where it is missing."""
+    return MISSING if figure.value is None else show(figure.value)
+
+
+def signed(text: str) -> str:
+    """With the sign that people write."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
 def _row(key: str, label: str, show: Callable[[float], str], figure: Figure, hold: Figure | None) -> Row:
     return Row(
         key=key,
         label=label,
-        strategy=_value(figure, show),
+        strategy=value_of(figure, show),
         uncertainty=uncertainty(figure, show),
-        hold="" if hold is None else _value(hold, show),
+        hold="" if hold is None else value_of(hold, show),
         reason=figure.reason or "",
         definition=DEFINITIONS[key],
     )
-
-
-def _value(figure: Figure, show: Callable[[float], str]) -> str:
-    return MISSING if figure.value is None else show(figure.value)
-
-
-def _signed(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")

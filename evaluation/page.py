@@ -6,13 +6,15 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
+import numpy as np
+
 from evaluation import charts
 from evaluation.display import MISSING, PERCENT, Row, activity_rows, change, count, date, risk_rows, verdict
+from evaluation.grids import Grid, summary_grids, trip_grid
 from evaluation.hold import Hold
 from evaluation.returns import REPLICATIONS, SEED
 from evaluation.run import Fills, Marks, RunRecord
 from evaluation.trading import Report
-from evaluation.trips import round_trips
 
 TILES = {
     "total_return": "Total return",
@@ -30,7 +32,7 @@ def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: 
     from plotly.offline import get_plotlyjs
 
     assets = files("evaluation") / "assets"
-    price_sections, price_figures = _prices(record, fills)
+    price_sections, price_figures = _prices(record, report, fills)
     figures = {
         "equity": charts.equity_figure(record, marks, hold),
         **price_figures,
@@ -48,10 +50,13 @@ def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: 
         verdict=escape(verdict(report)),
         tiles="\n".join(_tile(rows[key]) for key in TILES),
         equity_note=_equity_note(report),
+        equity_class="tall three" if charts.equity_lines(marks, hold).alone else "tall",
         prices="\n".join(price_sections),
         months=_months(report),
         risk=_table("Return and risk", risk),
         activity=_table("Trading", activity),
+        grids="\n".join(_grid(grid) for grid in summary_grids(report)),
+        trips=_grid(trip_grid(report)) if report.trips else "",
         facts=_facts(report),
         # A "<" inside a JSON string may be written as an escape: nothing in the data can then end the script.
         payload=json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -82,28 +87,30 @@ def _tile(row: Row) -> str:
 
 
 def _equity_note(report: Report) -> str:
-    span = report.strategy.drawdown
-    if span is None:
+    if not report.strategy.drawdowns:
         return ""
+    span = report.strategy.drawdowns[0]
     back = f"recovered on {date(span.recovered)}" if span.recovered else "not recovered by the end"
     return escape(f"Deepest drawdown: from {date(span.peak)} to {date(span.trough)}, {back}.")
 
 
-def _prices(record: RunRecord, fills: Fills) -> tuple[list[str], dict[str, Any]]:
-    _, entries, _ = round_trips(fills, record.markets)
-    busiest = sorted(record.markets, key=lambda market: -fills.symbols.count(market.symbol))
-    shown = busiest[: charts.PRICE_CHARTS_MAX]
+def _prices(record: RunRecord, report: Report, fills: Fills) -> tuple[list[str], dict[str, Any]]:
+    counts = np.bincount(fills.places, minlength=len(record.markets))  # (M,)
+    busiest = np.argsort(-counts, kind="stable")[: charts.PRICE_CHARTS_MAX]
     sections, figures = [], {}
-    for number, market in enumerate(market for market in record.markets if market in shown):
+    for number, place in enumerate(np.sort(busiest).tolist()):
+        market = record.markets[place]
         name = f"price-{number}"
-        figures[name] = charts.price_figure(market, fills, entries, record.currency)
-        note = escape(charts.fills_note(market, fills))
+        figures[name] = charts.price_figure(
+            market, fills, np.flatnonzero(fills.places == place), report.entries, market.currency or record.currency
+        )
+        note = escape(charts.fills_note(int(counts[place])))
         sections.append(
             f'<figure class="card"><figcaption><h2>{escape(market.symbol)}: price and fills</h2>'
             f'<p class="note">Triangles up are buys, down are sells; full ones enter, hollow ones leave. {note}</p>'
             f'</figcaption><div class="chart" id="{name}"></div></figure>'
         )
-    if left := len(record.markets) - len(shown):
+    if left := len(record.markets) - len(busiest):
         sections.append(f'<p class="note">{count(left, "further market")} with fewer fills not drawn.</p>')
     return sections, figures
 
@@ -154,6 +161,37 @@ def _table(title: str, rows: list[Row]) -> str:
         '<th scope="col">Strategy</th><th scope="col">95 % interval, standard error</th>'
         f'<th scope="col">Buy and hold</th></tr></thead><tbody>{"".join(body)}</tbody></table>'
     )
+
+
+def _grid(grid: Grid) -> str:
+    heads = "".join(
+        f'<th scope="col"{_left(column, grid)}>{escape(head)}</th>' for column, head in enumerate(grid.heads)
+    )
+    body = []
+    for number, row in enumerate(grid.rows):
+        first, *others = (_cell(cell) for cell in row)
+        cells = "".join(f"<td{_left(column, grid)}>{cell}</td>" for column, cell in enumerate(others, start=1))
+        total = ' class="total"' if number >= len(grid.rows) - grid.totals else ""
+        body.append(f'<tr{total}><th scope="row">{first}</th>{cells}</tr>')
+    title = escape(grid.title)
+    note = f'<p class="note">{escape(grid.note)}</p>' if grid.note else ""
+    meanings = "".join(f"<div><dt>{escape(head)}</dt><dd>{escape(text)}</dd></div>" for head, text in grid.definitions)
+    details = f'<details><summary>What the columns mean</summary><dl class="facts">{meanings}</dl></details>'
+    return (
+        f'<section class="card"><h2>{title}</h2>{note}'
+        f'<div class="scroll{" tall" if grid.tall else ""}" tabindex="0" role="region" aria-label="{title}">'
+        f'<table class="grid"><thead><tr>{heads}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+        f"{details if meanings else ''}</section>"
+    )
+
+
+def _left(column: int, grid: Grid) -> str:
+    return ' class="text"' if column < grid.texts else ""
+
+
+def _cell(text: str) -> str:
+    main, _, lesser = escape(text).partition("\n")
+    return f'{main}<span class="lesser">{lesser}</span>' if lesser else main
 
 
 def _facts(report: Report) -> str:

@@ -2,11 +2,9 @@
 
 import io
 
-import numpy as np
-
-from evaluation.charts import LIGHT, thin
+from evaluation.charts import LIGHT, equity_lines, thin
+from evaluation.drawdowns import drawdowns
 from evaluation.hold import Hold
-from evaluation.returns import drawdowns
 from evaluation.run import Marks, RunRecord
 
 
@@ -15,15 +13,14 @@ def equity_png(record: RunRecord, marks: Marks, hold: Hold) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: half a second that only a report needs
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+    from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(10, 6), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
-    lines = [("Strategy", "strategy", marks.times, marks.equity)]
-    if any(hold.quantities):
-        lines.insert(0, ("Buy and hold", "hold", hold.times, hold.equity))
-    for name, colour, times, values in lines:
+    lines = equity_lines(marks, hold)
+    heights = [2.4, 1.3, 1.0] if lines.alone else [2.4, 1.0]
+    top, *middle, bottom = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+    for name, colour, times, values in lines.accounts:
         ours = colour == "strategy"
         line_times, line = thin(times, values)
         top.plot(line_times.astype("datetime64[ns]"), line, color=LIGHT[colour], lw=1.4 if ours else 1.0, label=name)
@@ -32,9 +29,18 @@ def equity_png(record: RunRecord, marks: Marks, hold: Hold) -> bytes:
         bottom.plot(moments, falls, color=LIGHT["fall" if ours else "hold"], lw=0.8)
         if ours:
             bottom.fill_between(moments, falls, 0.0, color=LIGHT["fall"], alpha=0.16, lw=0.0)
-    top.axhline(record.initial_cash, color=LIGHT["zero"], lw=0.8, ls=":")
+    for axes in middle:
+        strategy_times, strategy = thin(marks.times, marks.equity)
+        axes.plot(strategy_times.astype("datetime64[ns]"), strategy, color=LIGHT["strategy"], lw=1.2)
+        axes.set_ylabel("Strategy alone")
+    if lines.log:
+        top.set_yscale("log")
+        top.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        top.yaxis.set_minor_locator(NullLocator())
+    for axes in (top, *middle):
+        axes.axhline(record.initial_cash, color=LIGHT["zero"], lw=0.8, ls=":")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     top.set_ylabel(f"Equity, {record.currency}".replace("$", r"\$"))
-    top.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     top.legend(loc="upper left", frameon=False)
     # Titles are data: a dollar sign in one must not start a formula.
     title = record.title + (" (partial run)" if record.partial else "")
@@ -45,7 +51,7 @@ def equity_png(record: RunRecord, marks: Marks, hold: Hold) -> bytes:
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     bottom.xaxis.set_major_locator(locator)
     bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    for axes in np.ravel([top, bottom]):
+    for axes in (top, *middle, bottom):
         axes.grid(color=LIGHT["rule"], lw=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.margins(x=0.01)

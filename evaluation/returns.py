@@ -2,29 +2,19 @@
 
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime
 from statistics import NormalDist
 
 import numpy as np
 
+from evaluation.drawdowns import DAY_NS, Drawdown, deepest
 from evaluation.figures import Figure, absent, measured
 from evaluation.run import Floats, Ints, moment
 
-DAY_NS = 86_400_000_000_000
 RETURNS_MIN = 30  # daily returns; below it an annual figure is an anecdote
 REPLICATIONS = 2_000
 SEED = 1994
 # A standard deviation of daily returns below this is rounding: doubles carry 1e-16, one cent of a billion is 1e-11.
 DEVIATION_MIN = 1e-12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrawdownSpan:
-    """When the deepest drawdown happened. Naive UTC."""
-
-    peak: datetime
-    trough: datetime
-    recovered: datetime | None  # None: not by the end of the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +30,7 @@ class Performance:
     calmar: Figure
     max_drawdown: Figure
     drawdown_days: Figure
-    drawdown: DrawdownSpan | None
+    drawdowns: tuple[Drawdown, ...]  # the deepest
     returns: int  # daily returns behind the annual figures
     block_days: int | None  # mean block of the bootstrap
 
@@ -70,16 +60,17 @@ def performance(
 
     Source: see DEFINITIONS in evaluation/trading.py; each function below names its paper.
     """
-    deepest, lasted, span = max_drawdown(times, equity, initial)
+    falls = deepest(times, equity, initial)
+    depth, lasted = max_drawdown(len(times), falls)
     total = measured(equity[-1] / initial - 1.0)
     returns, reason = daily_returns(times, equity, initial=initial, days=days, days_per_year=days_per_year)
     if reason is not None:
         return replace(
             undefined(reason, returns=len(returns)),
             total_return=total,
-            max_drawdown=deepest,
+            max_drawdown=depth,
             drawdown_days=lasted,
-            drawdown=span,
+            drawdowns=falls,
         )
     moves = float(returns.std(ddof=1)) > DEVIATION_MIN
     intervals = bootstrap(returns, days_per_year) if moves else Intervals()
@@ -92,10 +83,10 @@ def performance(
         sharpe=_with_interval(sharpe, intervals.sharpe),
         deflated_sharpe=deflated,
         sortino=sortino_ratio(returns, days_per_year),
-        calmar=_calmar(annual, deepest),
-        max_drawdown=_with_interval(deepest, intervals.max_drawdown),
+        calmar=_calmar(annual, depth),
+        max_drawdown=_with_interval(depth, intervals.max_drawdown),
         drawdown_days=lasted,
-        drawdown=span,
+        drawdowns=falls,
         returns=len(returns),
         block_days=intervals.block_days,
     )
@@ -114,7 +105,7 @@ def undefined(reason: str, *, returns: int = 0) -> Performance:
         calmar=no,
         max_drawdown=no,
         drawdown_days=no,
-        drawdown=None,
+        drawdowns=(),
         returns=returns,
         block_days=None,
     )
@@ -233,40 +224,17 @@ def sortino_ratio(returns: Floats, days_per_year: int) -> Figure:
     return measured(float(empyrical.sortino_ratio(returns, annualization=days_per_year)))
 
 
-def drawdowns(equity: Floats, initial: float) -> Floats:
-    """The fall from the running peak as a fraction of it, at every mark. (N,) -> (N,); above 1 where money is owed."""
-    falls: Floats = 1.0 - equity / running_peak(equity, initial)
-    return falls
-
-
-def running_peak(equity: Floats, initial: float) -> Floats:
-    peak: Floats = np.maximum.accumulate(np.maximum(equity, initial))
-    return peak
-
-
-def max_drawdown(times: Ints, equity: Floats, initial: float) -> tuple[Figure, Figure, DrawdownSpan | None]:
-    """The deepest drawdown, how many days it lasted, and when.
+def max_drawdown(marks: int, falls: tuple[Drawdown, ...]) -> tuple[Figure, Figure]:
+    """The depth of the deepest drawdown and how many days it lasted.
 
     Of every mark, where empyrical would see compounded daily returns: no dates, and nothing of what happened in a day.
     """
-    if len(times) < 2:
+    if marks < 2:
         no = absent("needs two marks, has one")
-        return no, no, None
-    falls = drawdowns(equity, initial)
-    trough = int(falls.argmax())
-    if falls[trough] == 0.0:
-        return measured(0.0), absent("equity never fell below its peak"), None
-    peak = running_peak(equity, initial)[trough]
-    tops = np.flatnonzero(equity[: trough + 1] == peak)
-    start = int(times[tops[-1]]) if tops.size else int(times[0])  # no mark at the peak: it was the initial cash
-    back = np.flatnonzero(equity[trough:] >= peak)
-    end = int(times[trough + back[0]]) if back.size else int(times[-1])
-    span = DrawdownSpan(
-        peak=moment(start),
-        trough=moment(int(times[trough])),
-        recovered=moment(end) if back.size else None,
-    )
-    return measured(float(falls[trough])), measured((end - start) / DAY_NS), span
+        return no, no
+    if not falls:
+        return measured(0.0), absent("equity never fell below its peak")
+    return measured(falls[0].depth), measured(falls[0].days)
 
 
 def bootstrap(returns: Floats, days_per_year: int) -> Intervals:
@@ -302,13 +270,13 @@ def bootstrap(returns: Floats, days_per_year: int) -> Intervals:
     return Intervals((float(yearly[0]), float(yearly[1])), ratios, falls, block)
 
 
-def _calmar(annual: Figure, deepest: Figure) -> Figure:
+def _calmar(annual: Figure, depth: Figure) -> Figure:
     # Not empyrical's: it takes the drawdown from daily values, and gives NaN where there was none.
     if annual.value is None:
         return absent(annual.reason or "")
-    if not deepest.value:
+    if not depth.value:
         return absent("equity never fell below its peak")
-    return measured(annual.value / deepest.value)
+    return measured(annual.value / depth.value)
 
 
 def _with_interval(figure: Figure, interval: tuple[float, float] | None) -> Figure:

@@ -12,6 +12,7 @@ import pyarrow as pa
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
+PRICE_COLUMNS = ("decision_price", "market_price", "half_spread")
 DAYS_PER_YEAR = (252, 365)  # sessions of an exchange, days of a market that never closes
 
 
@@ -50,9 +51,15 @@ class Market:
     lot: float = 1e-8  # base units or contracts
     taker_bps: float = 0.0  # of notional
     slippage: float = 0.0  # quote currency a unit; what a market buy pays above the price
+    currency: str = ""  # what it is quoted in; "": the currency of the account
+    rate: float = 1.0  # last price of one unit of it in the currency of the account; all its money is converted at it
+    # (time in ns, new units for one old) and (time in ns, quote currency a unit before a split of that time), in order:
+    # what trades or is priced at that time still knows the old units, what comes after it the new ones.
+    splits: tuple[tuple[int, float], ...] = ()
+    dividends: tuple[tuple[int, float], ...] = ()  # for buy and hold; those of the strategy are flows
 
     def __post_init__(self) -> None:
-        for name in ("first_price", "last_price", "multiplier", "tick", "lot"):
+        for name in ("first_price", "last_price", "multiplier", "tick", "lot", "rate"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
                 raise ValueError(f"{name} of {self.symbol} must be positive and finite, was {value}")
@@ -60,6 +67,11 @@ class Market:
             raise ValueError(f"taker_bps of {self.symbol} must lie in [-100, 1000], was {self.taker_bps}")
         if not 0.0 <= self.slippage < math.inf:
             raise ValueError(f"slippage of {self.symbol} must not be negative, was {self.slippage}")
+        for name, positive in (("splits", True), ("dividends", False)):
+            rows = getattr(self, name)
+            if any(not math.isfinite(value) or (positive and value <= 0.0) for _, value in rows):
+                raise ValueError(f"{name} of {self.symbol} must be {'positive and ' * positive}finite, were {rows}")
+            _refuse_disorder(np.array([time for time, _ in rows], dtype=np.int64), f"{name} of {self.symbol}")
         times = np.asarray(self.times).astype("datetime64[ns]").astype(np.int64)  # (P,)
         closes = np.asarray(self.closes, dtype=np.float64)  # (P,)
         if times.ndim != 1 or times.shape != closes.shape or times.size == 0:
@@ -71,24 +83,39 @@ class Market:
         object.__setattr__(self, "times", times)
         object.__setattr__(self, "closes", closes)
 
+    def units(self, times: Ints) -> Floats:
+        """How many units one unit of the start has become before each of `times`. (N,) -> (N,)"""
+        ratios = np.array([1.0, *(ratio for _, ratio in self.splits)])  # (S + 1,)
+        done = np.searchsorted(np.array([time for time, _ in self.splits], dtype=np.int64), times, side="left")
+        return np.cumprod(ratios)[done]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunRecord:
-    """A finished run: tables, markets, and the words that a report needs. One quote currency throughout."""
+    """A finished run: tables, markets, and the words that a report needs.
+
+    The equity table is in the currency of the account, fills are in that of their market.
+    """
 
     title: str
     data: DataDescription
     costs: tuple[str, ...]  # a line each: fees, slippage, latency
-    initial_cash: float  # quote currency
+    initial_cash: float  # currency of the account
     equity: pa.Table  # time, equity, cash, position_value, optionally gross_exposure; one row a mark
-    fills: pa.Table  # time, market_time, symbol, side, quantity, price, fee, order_id, liquidity
+    # time, market_time, symbol, side, quantity, price, fee, order_id, liquidity, and where the venue tells what a
+    # fill cost: base_fee (base units), decision_price, market_price, half_spread (quote currency a unit)
+    fills: pa.Table
     markets: tuple[Market, ...]
     days_per_year: int  # 365 for markets that never close, 252 otherwise
     partial: bool = False  # the run ended before its planned end
-    currency: str = "USD"
+    currency: str = "USD"  # of the account
     sample: str = "Not stated."  # what was fitted on which data, and what is out of sample
     trials: int = 1  # variants tried before this one; the Sharpe ratio is deflated for them
     facts: tuple[tuple[str, str], ...] = ()  # further (name, value) lines: config, code version, run id
+    # time, strategy, symbol, side, quantity, price, fee, base_fee, order_id; None: one strategy did everything
+    strategy_fills: pa.Table | None = None
+    # time, symbol, amount (currency of the market, positive when received), kind: funding, borrow, interest, dividends
+    flows: pa.Table | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 < self.initial_cash < math.inf:
@@ -115,16 +142,44 @@ class Marks:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Flows:
+    """Money that came or went without a trade, columns side by side."""
+
+    times: Ints  # (C,) ns, engine
+    places: Ints  # (C,) which of the record's markets
+    amounts: Floats  # (C,) quote currency, positive when received
+
+    def of(self, place: int) -> "Flows":
+        """Those of one market."""
+        own = self.places == place
+        return Flows(self.times[own], self.places[own], self.amounts[own])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Fills:
-    """The fills, columns side by side."""
+    """The fills, columns side by side. Of which market and of whom are numbers: 200,000 names take a second."""
 
     times: Ints  # (F,) ns, engine
     market_times: Ints  # (F,) ns, where the market traded
-    symbols: list[str]
+    places: Ints  # (F,) which of the record's markets
+    owners: Ints  # (F,) which of the names
+    names: tuple[str | None, ...]  # of strategies; None: the account
     buys: npt.NDArray[np.bool_]  # (F,)
     quantities: Floats  # (F,) positive
+    moved: Floats  # (F,) positive; what the position changed by: a fee in base units is taken out of it
     prices: Floats  # (F,)
-    fees: Floats  # (F,) negative for a rebate
+    fees: Floats  # (F,) quote currency, fees in base units at the price of their fill; negative for a rebate
+    decision_prices: Floats | None  # (F,) 0.0 where there was none; None: not recorded
+    market_prices: Floats | None  # (F,) likewise
+    half_spreads: Floats | None  # (F,) quote currency a unit
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    @property
+    def signs(self) -> Floats:
+        """(F,) 1.0 for a buy, -1.0 for a sale."""
+        return np.where(self.buys, 1.0, -1.0)
 
 
 def read_marks(record: RunRecord) -> Marks:
@@ -157,31 +212,91 @@ def read_marks(record: RunRecord) -> Marks:
 
 
 def read_fills(record: RunRecord) -> Fills:
-    """The fills as arrays.
+    """The fills of the account as arrays.
 
     Raises:
         ValueError: a column is missing or holds nulls or NaN, times decrease, a quantity or price is not positive, a
-            side is neither BUY nor SELL, or a symbol is none of the markets.
+            side is neither BUY nor SELL, a symbol is none of the markets, or a fee takes more than was bought.
     """
     table = record.fills
+    recorded = {name: _finite(table, name) for name in PRICE_COLUMNS if name in table.column_names}
+    for name, values in recorded.items():
+        if (values < 0.0).any():
+            raise ValueError(f"{name} of a fill must not be negative, was {values.min()}")
+    nobody = np.zeros(table.num_rows, dtype=np.int64)  # (F,)
+    return _fills(record, table, _times(table, "market_time", ordered=False), nobody, (None,), recorded)
+
+
+def read_strategy_fills(record: RunRecord) -> Fills | None:
+    """The fills of the strategies as arrays; None where they are not told apart. Raises as `read_fills`."""
+    table = record.strategy_fills
+    if table is None:
+        return None
+    owners, names = _coded(table, "strategy")
+    return _fills(record, table, _times(table, "time"), owners, tuple(names), {})
+
+
+def read_flows(record: RunRecord) -> Flows | None:
+    """The cash flows as arrays; None where they are not recorded.
+
+    Raises:
+        ValueError: a column is missing or holds nulls or NaN, times decrease, or a symbol is none of the markets.
+    """
+    table = record.flows
+    if table is None:
+        return None
+    places = _places(record, *_coded(table, "symbol"), what="flows")
+    return Flows(_times(table, "time"), places, _finite(table, "amount"))
+
+
+def point_values(record: RunRecord) -> Floats:
+    """What one unit of each market earns when its price rises by one, in the currency of the account. (M,)"""
+    return np.array([market.multiplier * market.rate for market in record.markets])
+
+
+def rates(record: RunRecord) -> Floats:
+    """The currency of each market in that of the account. (M,)"""
+    return np.array([market.rate for market in record.markets])
+
+
+def _fills(
+    record: RunRecord,
+    table: pa.Table,
+    market_times: Ints,
+    owners: Ints,
+    names: tuple[str | None, ...],
+    recorded: dict[str, Floats],
+) -> Fills:
     times = _times(table, "time")
-    symbols, sides = (_column(table, name).to_pylist() for name in ("symbol", "side"))
-    if unknown := sorted(set(symbols) - {market.symbol for market in record.markets}):
-        raise ValueError(f"fills must be of the markets of the run, were also of {unknown}")
-    if wrong := sorted({str(side) for side in sides} - {"BUY", "SELL"}):
+    (symbol_rows, symbols), (side_rows, sides) = (_coded(table, name) for name in ("symbol", "side"))
+    places = _places(record, symbol_rows, symbols, what="fills")
+    if wrong := sorted(set(sides) - {"BUY", "SELL"}):
         raise ValueError(f"side of a fill must be BUY or SELL, was {wrong}")
     quantities, prices = (_finite(table, name) for name in ("quantity", "price"))
     for name, values in (("quantity", quantities), ("price", prices)):
         if (values <= 0.0).any():
             raise ValueError(f"{name} of a fill must be positive, was {values.min()}")
+    buys = np.array([side == "BUY" for side in sides], dtype=np.bool_)[side_rows]  # (F,)
+    fees, moved = _finite(table, "fee"), quantities
+    if "base_fee" in table.column_names:
+        base = _finite(table, "base_fee")
+        multipliers = np.array([market.multiplier for market in record.markets])[places]  # (F,)
+        fees = fees + base * prices * multipliers
+        moved = np.where(buys, quantities - base, quantities + base)
+        if (moved <= 0.0).any():
+            raise ValueError(f"base_fee of a fill must leave some of it, was {base[moved <= 0.0][0]}")
     return Fills(
         times,
-        _times(table, "market_time", ordered=False),
-        symbols,
-        np.array([side == "BUY" for side in sides], dtype=np.bool_),
+        market_times,
+        places,
+        owners,
+        names,
+        buys,
         quantities,
+        moved,
         prices,
-        _finite(table, "fee"),
+        fees,
+        *(recorded.get(name) for name in PRICE_COLUMNS),
     )
 
 
@@ -191,6 +306,14 @@ def moment(time_ns: int) -> datetime:
     return instant
 
 
+def _places(record: RunRecord, rows: Ints, symbols: list[str], *, what: str) -> Ints:
+    """Which of the markets each row is of. (F,) -> (F,)"""
+    place = {market.symbol: row for row, market in enumerate(record.markets)}
+    if unknown := sorted(set(symbols) - set(place)):
+        raise ValueError(f"{what} must be of the markets of the run, were also of {unknown}")
+    return np.array([place[symbol] for symbol in symbols], dtype=np.int64)[rows]
+
+
 def _column(table: pa.Table, name: str) -> Any:
     if name not in table.column_names:
         raise ValueError(f"wanted a column {name!r}, was {table.column_names}")
@@ -198,6 +321,14 @@ def _column(table: pa.Table, name: str) -> Any:
     if column.null_count:
         raise ValueError(f"column {name!r} must not hold nulls, held {column.null_count}")
     return column
+
+
+def _coded(table: pa.Table, name: str) -> tuple[Ints, list[str]]:
+    """A column of words as row numbers of its different words, (F,), and these."""
+    column = _column(table, name).cast(pa.string()).combine_chunks().dictionary_encode()
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return column.indices.to_numpy().astype(np.int64), column.dictionary.to_pylist()
 
 
 def _times(table: pa.Table, name: str, *, ordered: bool = True) -> Ints:

@@ -1,28 +1,30 @@
 """The judgement of a finished run: every figure of a report, and what it means."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from evaluation.activity import Activity, activity
+from evaluation.costs import Costs, costs
 from evaluation.figures import Figure, absent, measured
 from evaluation.hold import Hold, buy_and_hold
-from evaluation.returns import (
-    DAY_NS,
-    REPLICATIONS,
-    RETURNS_MIN,
-    SEED,
-    Performance,
-    daily_values,
-    performance,
-    trading_days,
-    undefined,
+from evaluation.returns import RETURNS_MIN, Performance, daily_values, performance, trading_days, undefined
+from evaluation.run import (
+    DataDescription,
+    Ints,
+    Marks,
+    RunRecord,
+    moment,
+    read_fills,
+    read_flows,
+    read_marks,
+    read_strategy_fills,
 )
-from evaluation.run import DataDescription, Fills, Floats, Ints, Marks, RunRecord, moment, read_fills, read_marks
-from evaluation.trips import RoundTrip, round_trips
+from evaluation.tables import Contribution, by_strategy, by_symbol
+from evaluation.trips import RoundTrip, account
 
-YEAR_NS = 365.25 * DAY_NS
 TOO_DEAR = "the initial cash does not buy one lot"
 
 DEFINITIONS: dict[str, str] = {
@@ -41,7 +43,7 @@ DEFINITIONS: dict[str, str] = {
     "its interval comes from daily values.",
     "drawdown_days": "Days from the peak before the deepest fall until equity was back there, or until the end.",
     "fills": "Number of executions.",
-    "fees": "Sum of the fees of all fills, rebates subtracted.",
+    "fees": "Sum of the fees of all fills, rebates subtracted; fees in base units at the price of their fill.",
     "turnover": "Sum of the notional of all fills over the time-weighted mean of equity.",
     "turnover_per_year": "Turnover over the years of the window, 365.25 days each.",
     "round_trips": "Excursions from flat and back in one symbol, at average cost; a fill through zero ends one and "
@@ -52,29 +54,16 @@ DEFINITIONS: dict[str, str] = {
     "holding_hours": "Median hours from the first to the last fill of a round trip.",
     "time_in_market": "Share of calendar time with an open position.",
     "gross_exposure": "Time-weighted mean of the sum of absolute position values over equity.",
+    "net_exposure": "Time-weighted mean of the sum of position values over equity, short ones negative.",
+    "long_exposure": "Time-weighted mean of the value of long positions over equity.",
+    "short_exposure": "Time-weighted mean of the absolute value of short positions over equity.",
+    "peak_exposure": "Largest sum of absolute position values over equity, at any mark.",
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Activity:
-    """What the strategy did for its return."""
-
-    fills: Figure
-    fees: Figure
-    turnover: Figure
-    turnover_per_year: Figure
-    round_trips: Figure
-    win_rate: Figure
-    profit_factor: Figure
-    mean_trip: Figure
-    holding_hours: Figure
-    time_in_market: Figure
-    gross_exposure: Figure
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Report:
-    """All figures of a run and what they rest on."""
+    """All figures of a run and what they rest on. Money is in the currency of the account."""
 
     title: str
     partial: bool
@@ -96,6 +85,20 @@ class Report:
     buy_and_hold: Performance
     buy_and_hold_fees: Figure
     months: tuple[tuple[str, float], ...]  # ("2017-07", return), strategy; empty where returns are undefined
+    costs_paid: Costs
+    by_symbol: tuple[Contribution, ...]
+    by_strategy: tuple[Contribution, ...] | None  # None: the strategies are not told apart
+    trips: tuple[RoundTrip, ...]  # of each strategy where they are told apart, else of the account; by their ends
+    entries: npt.NDArray[np.bool_]  # (F,) the account's fills that opened or enlarged a position
+
+    @property
+    def profit(self) -> float:
+        return self.final_equity - self.initial_cash
+
+    @property
+    def elsewhere(self) -> float:
+        """Profit of no symbol: flows not recorded, other exchange rates, parts of units that a split paid out."""
+        return self.profit - sum(part.profit for part in self.by_symbol)
 
 
 def evaluate(record: RunRecord) -> Report:
@@ -108,11 +111,12 @@ def evaluate(record: RunRecord) -> Report:
     Raises:
         ValueError: a table lacks a column, has no mark, or holds NaN, disorder or an unknown symbol.
     """
-    marks, fills = read_marks(record), read_fills(record)
+    marks, fills, strategy_fills = read_marks(record), read_fills(record), read_strategy_fills(record)
     hold = buy_and_hold(record)
     seen = np.concatenate([marks.times, *(market.times for market in record.markets)])
     days = trading_days(seen, record.days_per_year)
-    trips, _, held = round_trips(fills, record.markets)
+    accounts = account(fills, record.markets)
+    strategies = None if strategy_fills is None else account(strategy_fills, record.markets)
     return Report(
         title=record.title,
         partial=record.partial,
@@ -128,7 +132,7 @@ def evaluate(record: RunRecord) -> Report:
         final_equity=float(marks.equity[-1]),
         days_per_year=record.days_per_year,
         trials=record.trials,
-        open_symbols=tuple(held),
+        open_symbols=tuple(market.symbol for market in record.markets if market.symbol in accounts.held),
         strategy=performance(
             marks.times,
             marks.equity,
@@ -137,128 +141,18 @@ def evaluate(record: RunRecord) -> Report:
             days_per_year=record.days_per_year,
             trials=record.trials,
         ),
-        activity=_activity(record, marks, fills, trips, enough=len(days) >= RETURNS_MIN),
+        activity=activity(record, marks, fills, accounts.trips, enough=len(days) >= RETURNS_MIN),
         buy_and_hold=_held(record, hold, days),
         buy_and_hold_fees=measured(hold.fees) if any(hold.quantities) else absent(TOO_DEAR),
         months=_months(record, marks, days),
+        costs_paid=costs(record, fills),
+        by_symbol=by_symbol(record, marks, fills, accounts, read_flows(record)),
+        by_strategy=None
+        if strategy_fills is None or strategies is None
+        else by_strategy(record, marks, strategy_fills, strategies),
+        trips=accounts.trips if strategies is None else strategies.trips,
+        entries=accounts.entries,
     )
-
-
-def plain(report: Report) -> dict[str, Any]:
-    """The report as JSON-ready data: finite numbers, strings, booleans, None, lists and dicts in a fixed order."""
-    return {
-        "schema": 1,
-        "title": report.title,
-        "partial": report.partial,
-        "data": {
-            "path": report.data.path,
-            "sha256": report.data.sha256,
-            "rows": report.data.rows,
-            "start": _stamp(report.data.start),
-            "end": _stamp(report.data.end),
-        },
-        "window": {"start": _stamp(report.start), "end": _stamp(report.end)},
-        "symbols": list(report.symbols),
-        "costs": list(report.costs),
-        "sample": report.sample,
-        "facts": dict(report.facts),
-        "currency": report.currency,
-        "initial_cash": report.initial_cash,
-        "final_equity": report.final_equity,
-        "open_symbols": list(report.open_symbols),
-        "strategy": _plain_performance(report.strategy),
-        "activity": {field.name: _plain_figure(getattr(report.activity, field.name)) for field in fields(Activity)},
-        "buy_and_hold": _plain_performance(report.buy_and_hold) | {"fees": _plain_figure(report.buy_and_hold_fees)},
-        "months": dict(report.months),
-        "method": {
-            "days_per_year": report.days_per_year,
-            "daily_returns": report.strategy.returns,
-            "trials": report.trials,
-            "bootstrap": {
-                "kind": "stationary, percentile interval, 95 %",
-                "replications": REPLICATIONS,
-                "seed": SEED,
-                "mean_block_days": report.strategy.block_days,
-            },
-        },
-        "definitions": DEFINITIONS,
-    }
-
-
-def wilson_interval(wins: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share. Source: Wilson, JASA 22(158), 1927."""
-    z = 1.959963984540054
-    share = wins / count
-    centre = share + z * z / (2 * count)
-    half = z * float(np.sqrt(share * (1.0 - share) / count + z * z / (4 * count * count)))
-    scale = 1.0 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def _activity(record: RunRecord, marks: Marks, fills: Fills, trips: list[RoundTrip], *, enough: bool) -> Activity:
-    span_ns = int(marks.times[-1] - marks.times[0])
-    turnover = _turnover(record, marks, fills)
-    if turnover.value is None:
-        yearly = turnover
-    elif not enough:
-        yearly = absent(f"needs {RETURNS_MIN} trading days")
-    else:
-        yearly = measured(turnover.value / (span_ns / YEAR_NS))
-    profits = np.array([trip.profit for trip in trips])
-    no_trip = absent("no closed round trip")
-    wins = int((profits > 0.0).sum())
-    losses = float(-profits[profits < 0.0].sum())
-    no_loss = absent("no round trip lost money")
-    hours = [(trip.closed_ns - trip.opened_ns) / 3.6e12 for trip in trips]
-    in_market, gross = _exposure(marks)
-    return Activity(
-        fills=measured(len(fills.symbols)),
-        fees=measured(float(fills.fees.sum())),
-        turnover=turnover,
-        turnover_per_year=yearly,
-        round_trips=measured(len(trips)),
-        win_rate=measured(wins / len(trips), interval=wilson_interval(wins, len(trips))) if trips else no_trip,
-        profit_factor=(measured(float(profits[profits > 0.0].sum()) / losses) if losses else no_loss)
-        if trips
-        else no_trip,
-        mean_trip=measured(float(profits.mean())) if trips else no_trip,
-        holding_hours=measured(float(np.median(hours))) if trips else no_trip,
-        time_in_market=in_market,
-        gross_exposure=gross,
-    )
-
-
-def _turnover(record: RunRecord, marks: Marks, fills: Fills) -> Figure:
-    multipliers = {market.symbol: market.multiplier for market in record.markets}
-    sizes = np.array([multipliers[symbol] for symbol in fills.symbols])  # (F,)
-    mean_equity = _time_mean(marks.times, marks.equity)
-    if mean_equity is None:
-        return absent("the window has no length")
-    if mean_equity <= 0.0:
-        return absent("mean equity is not positive")
-    return measured(float((fills.quantities * fills.prices * sizes).sum()) / mean_equity)
-
-
-def _exposure(marks: Marks) -> tuple[Figure, Figure]:
-    if marks.gross is None:
-        no = absent("needs the column gross_exposure, with several symbols")
-        return no, no
-    in_market = _time_mean(marks.times, (marks.gross != 0.0).astype(np.float64))
-    if in_market is None:
-        no = absent("the window has no length")
-        return no, no
-    if (marks.equity <= 0.0).any():
-        return measured(in_market), absent("equity fell to zero or below")
-    mean = _time_mean(marks.times, marks.gross / marks.equity)
-    return measured(in_market), absent("the window has no length") if mean is None else measured(mean)
-
-
-def _time_mean(times: Ints, values: Floats) -> float | None:
-    """Mean over time of a value that holds until the next one; None where no time passes."""
-    lengths = np.diff(times).astype(np.float64)  # (N - 1,)
-    if not lengths.any():
-        return None
-    return float(lengths @ values[:-1] / lengths.sum())
 
 
 def _held(record: RunRecord, hold: Hold, days: Ints) -> Performance:
@@ -280,30 +174,3 @@ def _months(record: RunRecord, marks: Marks, days: Ints) -> tuple[tuple[str, flo
     closes = np.concatenate([values[:1], values[1:][ends]])  # (M + 1,)
     returns = closes[1:] / closes[:-1] - 1.0  # (M,)
     return tuple((str(month), float(value)) for month, value in zip(months[ends], returns, strict=True))
-
-
-def _plain_figure(figure: Figure) -> dict[str, Any]:
-    return {
-        "value": figure.value,
-        "standard_error": figure.standard_error,
-        "interval_95": None if figure.interval is None else list(figure.interval),
-        "reason": figure.reason,
-    }
-
-
-def _plain_performance(performance: Performance) -> dict[str, Any]:
-    span = performance.drawdown
-    figures = [field.name for field in fields(performance) if isinstance(getattr(performance, field.name), Figure)]
-    return {name: _plain_figure(getattr(performance, name)) for name in figures} | {
-        "drawdown": None
-        if span is None
-        else {
-            "peak": _stamp(span.peak),
-            "trough": _stamp(span.trough),
-            "recovered": None if span.recovered is None else _stamp(span.recovered),
-        },
-    }
-
-
-def _stamp(time: datetime) -> str:
-    return time.isoformat() + "Z"

@@ -27,6 +27,7 @@ class Instrument:
     fee_per_unit: str = "0"  # quote currency a unit or contract, beside the basis points
     fee_min: str = "0"  # quote currency an order that fills
     fees_in: str = "quote"  # "quote", or "received": a buyer pays its fee in base units, out of what it bought
+    borrow_bps: float = 0.0  # a year, of the value of what is sold short
     base_unit: str = ""  # smallest unit of the base currency, such as "0.00000001"; "": the lot
     calendar: str = "24/7"  # a pandas_market_calendars name, or "24/7"
 
@@ -53,6 +54,8 @@ class Instrument:
             raise ValueError(f"fees_in of {self.symbol} must be one of {', '.join(_FEES_IN)}, was {self.fees_in!r}")
         if self.base_unit:
             _refuse_uneven(self.symbol, self.lot, self.base_unit)
+        if not 0.0 <= self.borrow_bps <= 100_000.0:
+            raise ValueError(f"borrow_bps of {self.symbol} must lie in [0, 100000], was {self.borrow_bps}")
         for name in ("maker_bps", "taker_bps"):
             fee_bps = getattr(self, name)
             if not -100.0 <= fee_bps <= 1000.0:

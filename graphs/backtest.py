@@ -4,16 +4,16 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import csp
 from csp import ts
 
-from brokers.events import CancelRequest, OrderRequest
-from brokers.paper import paper_venue
+from brokers.events import Answers, CancelRequest, OrderRequest
+from brokers.journal import Halt
+from brokers.paper import Market, paper_venue
 from configs.load import ConfigError
 from feeds import news, replay
 from feeds.events import Bar, MacroPoint, Trade
@@ -22,12 +22,14 @@ from feeds.instruments import Instrument
 from feeds.streams import SETTLE, together
 from feeds.times import bar_length, length_label
 from graphs import checks
-from graphs.config import BacktestConfig, TradingConfig
+from graphs.config import BacktestConfig, Conversion, TradingConfig, all_strategies
+from graphs.edges import Feeds, Venue
 from graphs.folders import prepare
 from graphs.sinks import print_streams, record_signals, record_streams, report_progress
-from graphs.trading import Feeds, SignalPlugin, trading_system
+from graphs.trading import Plugins, trading_system
 from nodes.bars import bar_aggregator
 from nodes.events import RiskAction, RiskActionKind
+from nodes.halts import keep_halt
 
 _PROGRESS_EVERY = 1_000  # market events
 
@@ -42,7 +44,8 @@ class Plan:
     macro: tuple[tuple[Source, Description], ...]
     start: datetime
     end: datetime
-    plugins: tuple[SignalPlugin, ...]
+    plugins: Plugins
+    halted: Halt | None  # an emergency stop of an earlier run that nobody has reset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,18 +84,30 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
     known = {instrument.symbol: instrument for instrument in config.instruments}
     trading = TradingConfig(
         instruments=tuple(known.get(symbol, Instrument(symbol=symbol)) for symbol in symbols),
+        strategies=all_strategies(config),
         initial_cash=config.initial_cash,
-        signals=config.signals,
-        fuse=config.fuse,
-        sizing=config.sizing,
+        currency=config.currency,
+        cost_basis=config.cost_basis,
         risk=config.risk,
     )
     checks.check_account(trading)
     if whole:
         checks.check_macro(config, macro)
         checks.check_tradable(trading, feeds, start, end)
-    plugins = tuple(checks.load_plugin(name) for name in config.signals.plugins)
-    return Plan(config=config, trading=trading, feeds=feeds, macro=macro, start=start, end=end, plugins=plugins)
+    plugins = {
+        strategy.name: tuple(checks.load_plugin(name) for name in strategy.signals.plugins)
+        for strategy in trading.strategies
+    }
+    return Plan(
+        config=config,
+        trading=trading,
+        feeds=feeds,
+        macro=macro,
+        start=start,
+        end=end,
+        plugins=plugins,
+        halted=checks.open_halt(config),
+    )
 
 
 @dataclass(slots=True, eq=False)  # compared by identity, so that csp can hash it
@@ -103,6 +118,7 @@ class Outcome:
     halted: str = ""  # when and why risk stopped it; "" when it did not
     interrupted: bool = False  # a person stopped it
     trouble: str = ""  # what else went wrong while it stopped
+    rates: dict[str, float] = field(default_factory=dict)  # the last one of each foreign currency
 
 
 def run(plan: Plan, options: Options) -> Outcome:
@@ -135,14 +151,30 @@ def remember_end(risk: ts[RiskAction], outcome: Outcome, end: datetime) -> None:
         outcome.halted = f"{risk.code} was {risk.value:.4f} at {csp.now()}, the limit {risk.limit:.4f}"
 
 
+@csp.node
+def remember_rate(rate: ts[float], currency: str, outcome: Outcome) -> None:
+    """Note the last rate of a currency."""
+    with csp.start():
+        csp.make_passive(rate)
+    with csp.stop():
+        if csp.valid(rate):
+            outcome.rates[currency] = rate
+
+
 def _graph(plan: Plan, options: Options, outcome: Outcome) -> None:
     config = plan.config
     feeds = replayed_feeds(plan, options.speed)
 
-    def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Any:
-        return paper_venue(order, cancel, feeds.bars, feeds.trades, plan.trading.instruments, config.broker)
-
-    streams = trading_system(feeds, venue, plan.trading, run_id=config.name, plugins=plan.plugins)
+    streams = trading_system(
+        feeds,
+        simulated_venue(plan, feeds),
+        plan.trading,
+        run_id=config.name,
+        plugins=plan.plugins,
+        halted=plan.halted is not None,
+    )
+    if config.journal:
+        keep_halt(streams.risk, streams.equity, config.journal)
     record_streams(streams, options.out)
     if options.signals:
         record_signals(streams, options.out)
@@ -151,6 +183,18 @@ def _graph(plan: Plan, options: Options, outcome: Outcome) -> None:
     if options.progress is not None:
         report_progress(together(list(feeds.bars.values())), _PROGRESS_EVERY, options.progress)
     remember_end(streams.risk, outcome, plan.end)
+    for currency, rate in feeds.rates.items():
+        remember_rate(rate, currency, outcome)
+
+
+def simulated_venue(plan: Plan, feeds: Feeds) -> Venue:
+    """The paper venue, on whatever the feeds have to fill against."""
+    market = Market(bars=feeds.bars, trades=feeds.trades, quotes=feeds.quotes, depth=feeds.depth)
+
+    def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Answers:
+        return paper_venue(order, cancel, market, plan.trading.instruments, plan.config.broker)
+
+    return venue
 
 
 def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
@@ -190,8 +234,23 @@ def replayed_feeds(plan: Plan, speed: float | None = None) -> Feeds:
         trades=trades,
         news=together([news.news_replay(item) for item in plan.config.news]) if plan.config.news else None,
         macro=together(points) if points else None,
+        rates={conversion.currency: _rate(plan, conversion, speed) for conversion in plan.config.conversions},
         sources=plan.config.feeds,
     )
+
+
+def _rate(plan: Plan, conversion: Conversion, speed: float | None) -> ts[float]:
+    """The last price of a symbol that need not be traded, as a rate."""
+    symbol = conversion.symbol
+    for source, description in plan.feeds:
+        if symbol in description.symbols:
+            if description.kind == "trades":
+                price = replay.trades(source, [symbol], description.symbols)[symbol].price
+            else:
+                price = replay.bars(source, [symbol], description.symbols)[symbol].close
+            price = replay.pace(price, speed) if speed else price
+            return 1.0 / price if conversion.inverse else price
+    raise ConfigError(f"no feed holds {symbol}, the rate of {conversion.currency}")
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from brokers.journal import Halt, Journal, JournalError
 from csp import ts
 from csp.impl.wiring.edge import Edge
 
@@ -27,7 +28,7 @@ from feeds.files import Description, Source, tables
 from feeds.instruments import Instrument
 from feeds.sessions import SessionClock
 from feeds.times import bar_length, length_label
-from graphs.config import BacktestConfig, TradingConfig
+from graphs.config import BacktestConfig, TradingConfig, all_strategies
 from graphs.trading import SignalPlugin
 from nodes.events import Signal
 
@@ -99,7 +100,7 @@ def window(config: BacktestConfig, feeds: Sequence[Described], symbols: Sequence
 def check_account(trading: TradingConfig) -> None:
     """Refuse instruments and cash that the books cannot hold exactly, and calendars that do not exist."""
     try:
-        ledger = Ledger(trading.instruments, initial_cash=0.0)
+        ledger = Ledger(trading.instruments, 0.0, currency=trading.currency, method=trading.cost_basis)
     except ValueError as exc:
         raise ConfigError(f"instruments: {exc}") from None
     try:
@@ -116,11 +117,12 @@ def check_account(trading: TradingConfig) -> None:
 def check_macro(config: BacktestConfig, macro: Sequence[Described]) -> None:
     """Refuse macro files of which the macro signal reads no series: it could never speak."""
     there = [symbol for _, description in macro for symbol in description.symbols]
-    named = config.signals.macro.risk_on + config.signals.macro.risk_off
-    if macro and "macro" in config.signals.use and set(named).isdisjoint(there):
-        raise ConfigError(
-            f"signals.macro.risk_on and risk_off name {listed(named)}, but the macro files hold {listed(there)}"
-        )
+    for signals in (strategy.signals for strategy in all_strategies(config)):
+        named = signals.macro.risk_on + signals.macro.risk_off
+        if macro and "macro" in signals.use and set(named).isdisjoint(there):
+            raise ConfigError(
+                f"signals.macro.risk_on and risk_off name {listed(named)}, but the macro files hold {listed(there)}"
+            )
 
 
 def check_tradable(trading: TradingConfig, feeds: Sequence[Described], start: datetime, end: datetime) -> None:
@@ -175,12 +177,32 @@ def _tradable(trading: TradingConfig, instrument: Instrument, price: float) -> b
 
 
 def _largest_position(trading: TradingConfig, instrument: Instrument, price: float) -> float:
-    """What the first signal can buy at most, base units."""
-    sizing = trading.sizing
-    if sizing.mode == "fixed":
-        return sizing.quantity
-    fraction = min(sizing.fraction, sizing.leverage_max) if sizing.mode == "fraction" else sizing.leverage_max
-    return fraction * trading.initial_cash / (price * float(instrument.multiplier))
+    """What the first signal of any strategy can buy at most, base units."""
+    most = 0.0
+    for strategy in trading.strategies:
+        sizing = strategy.sizing
+        if sizing.mode == "fixed":
+            most = max(most, sizing.quantity)
+            continue
+        fraction = min(sizing.fraction, sizing.leverage_max) if sizing.mode == "fraction" else sizing.leverage_max
+        cash = strategy.allocation * trading.initial_cash
+        most = max(most, fraction * cash / (price * float(instrument.multiplier)))
+    return most
+
+
+def open_halt(config: BacktestConfig) -> Halt | None:
+    """The emergency stop in the journal that nobody has reset; None where there is none, or no journal.
+
+    Raises:
+        ConfigError: the file cannot be used as a journal.
+    """
+    if not config.journal:
+        return None
+    try:
+        with Journal(config.journal) as journal:
+            return journal.open_halt()
+    except (JournalError, OSError) as exc:
+        raise ConfigError(f"journal: {exc}") from None
 
 
 def load_plugin(name: str) -> SignalPlugin:

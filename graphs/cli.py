@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the look-ahead check found a difference, 2 bad usage, conf
 
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -106,8 +107,12 @@ def _run(arguments: Arguments) -> int:
     if outcome.interrupted:
         _say(f"interrupted at {outcome.reached}; {'the report is marked partial' if report else 'nothing to report'}")
         return 130
-    if outcome.halted:
-        _say(f"risk halted trading: {outcome.halted}")
+    halted = outcome.halted or (f"{planned.halted}" if planned.halted else "")
+    if halted:
+        _say(f"risk halted trading: {halted}")
+        journal = arguments.config.journal
+        if journal:
+            _say(f"it stays halted until a person says: python -m brokers.reset {shlex.quote(journal)}")
         return 3
     return 0
 

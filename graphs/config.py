@@ -14,11 +14,13 @@ from nodes.alerts import PriceAlertConfig
 from nodes.fuse import FuseConfig
 from nodes.macro import MacroConfig
 from nodes.news import NewsSignalConfig
-from nodes.orders import SizingConfig
 from nodes.risk import RiskConfig
+from nodes.sizing import SizingConfig
+from nodes.strategies import StrategyLimits
 from nodes.technical import TechnicalConfig
 
 _SIGNAL_SOURCES = ("technical", "adaptive", "macro", "news", "price_alert")
+_COST_BASES = ("average", "fifo")
 _YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
 
 
@@ -46,15 +48,47 @@ class SignalsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StrategyConfig:
+    """One strategy: its own signals, sizing and books inside the account. Orders of all strategies are netted."""
+
+    name: str  # in tables, fills and alerts
+    allocation: float = 1.0  # of the account's equity, what its sizing sees
+    signals: SignalsConfig = field(default_factory=SignalsConfig)
+    fuse: FuseConfig = field(default_factory=FuseConfig)
+    sizing: SizingConfig = field(default_factory=SizingConfig)
+    limits: StrategyLimits = field(default_factory=StrategyLimits)
+
+    def __post_init__(self) -> None:
+        if not self.name.strip() or not self.name.isprintable():
+            raise ValueError(f"name of a strategy must be printable and not blank, was {self.name!r}")
+        if not 0.0 < self.allocation <= 100.0:
+            raise ValueError(f"allocation of {self.name} must lie in (0, 100], was {self.allocation}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversion:
+    """Where the rate of a foreign currency comes from: the last price of a symbol of the feeds."""
+
+    currency: str  # such as "EUR"
+    symbol: str  # such as "EUR/USD": units of the account's currency for one of it
+    inverse: bool = False  # the symbol is the other way round, such as "USD/JPY" for "JPY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TradingConfig:
     """Everything between the feeds and the venue; the same in every life."""
 
     instruments: tuple[Instrument, ...]
-    initial_cash: float = 100_000.0  # quote currency
-    signals: SignalsConfig = field(default_factory=SignalsConfig)
-    fuse: FuseConfig = field(default_factory=FuseConfig)
-    sizing: SizingConfig = field(default_factory=SizingConfig)
+    strategies: tuple[StrategyConfig, ...]
+    initial_cash: float = 100_000.0  # account currency
+    currency: str = ""  # of the account; "": that of the first instrument
+    cost_basis: str = "average"
     risk: RiskConfig = field(default_factory=RiskConfig)
+
+    def __post_init__(self) -> None:
+        names = [strategy.name for strategy in self.strategies]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"want at least one strategy, each name once, was {names}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +99,10 @@ class BacktestConfig:
     symbols: tuple[str, ...] = ()  # trade only these; empty: all that the feeds hold
     start: datetime | None = None  # UTC unless it carries an offset; None: the first event
     end: datetime | None = None  # as `start`, inclusive; None: the last event
-    initial_cash: float = 100_000.0  # quote currency, a multiple of its unit
+    initial_cash: float = 100_000.0  # account currency, a multiple of its unit
+    currency: str = ""  # of the account; "": that of the instruments
+    cost_basis: str = "average"  # of realised profit: average or fifo
+    journal: str = ""  # file that keeps an emergency stop until a person resets it; "": a stop ends with the run
     bar: str = "1m"  # length of the bars that are built from trades
     sample: str = "Not stated."  # what was fitted on which data; printed in the report
     trials: int = 1  # variants tried, this one included; the Sharpe ratio is deflated for them
@@ -73,6 +110,8 @@ class BacktestConfig:
     macro: tuple[Source, ...] = ()  # point-in-time series
     news: tuple[NewsConfig, ...] = ()
     instruments: tuple[Instrument, ...] = ()  # a symbol that is not listed trades unrounded and free of fees
+    conversions: tuple[Conversion, ...] = ()  # rates of foreign currencies
+    strategies: tuple[StrategyConfig, ...] = ()  # empty: one, of the signals, fuse and sizing below
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
     sizing: SizingConfig = field(default_factory=SizingConfig)
@@ -90,7 +129,12 @@ class BacktestConfig:
             raise ValueError(f"name must be 1 to 100 printable characters without '/', was {self.name!r}")
         if not 1 <= self.trials <= 1_000_000:
             raise ValueError(f"trials must lie in [1, 1000000], was {self.trials}")
+        if self.cost_basis not in _COST_BASES:
+            raise ValueError(f"cost_basis must be one of {', '.join(_COST_BASES)}, was {self.cost_basis!r}")
         bar_length(self.bar)
+        names = [strategy.name for strategy in self.strategies]
+        if len(set(names)) != len(names):
+            raise ValueError(f"want each strategy once, was {names}")
         symbols = [instrument.symbol for instrument in self.instruments]
         if len(set(symbols)) != len(symbols):
             raise ValueError(f"want each instrument once, was {symbols}")
@@ -103,3 +147,10 @@ def _naive_utc(name: str, when: datetime | None) -> datetime | None:
     if not _YEARS[0] <= when.year < _YEARS[1]:
         raise ValueError(f"{name} must lie from {_YEARS[0]} to {_YEARS[1] - 1}, was {when}")
     return when.astimezone(UTC).replace(tzinfo=None) if when.tzinfo is not None else when
+
+
+def all_strategies(config: BacktestConfig) -> tuple[StrategyConfig, ...]:
+    """Those of a config; the one of its top level where it names none."""
+    if config.strategies:
+        return config.strategies
+    return (StrategyConfig(name="main", signals=config.signals, fuse=config.fuse, sizing=config.sizing),)

@@ -14,11 +14,15 @@ _FILES = (
     "equity.png",
     "fills.parquet",
     "final_signals.parquet",
+    "flows.parquet",
     "manifest.json",
     "orders.parquet",
     "report.html",
     "report.json",
     "signals.parquet",
+    "strategy_fills.parquet",
+    "trips.parquet",
+    "updates.parquet",
 )
 
 

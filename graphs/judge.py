@@ -5,12 +5,12 @@ import json
 import platform
 import subprocess
 from dataclasses import asdict
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluation import report as files
@@ -35,7 +35,7 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
     if not written.exists() or (equity := pq.read_table(written)).num_rows == 0:
         return None
     partial = outcome.interrupted
-    markets = [_market(plan, instrument, outcome.reached) for instrument in plan.trading.instruments]
+    markets = [_market(plan, instrument, outcome) for instrument in plan.trading.instruments]
     descriptions = [description for _, description in plan.feeds]
     digest = _digest([d.sha256 for d in descriptions])
     record = RunRecord(
@@ -53,8 +53,10 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
         fills=pq.read_table(folder / "fills.parquet"),
         markets=tuple(market for market in markets if market is not None),
         days_per_year=365 if all(i.calendar == "24/7" for i in plan.trading.instruments) else 252,
+        strategy_fills=_table(folder / "strategy_fills.parquet"),
+        flows=_table(folder / "flows.parquet"),
         partial=partial,
-        currency=plan.trading.instruments[0].currency,
+        currency=plan.trading.currency or plan.trading.instruments[0].currency,
         sample=plan.config.sample,
         trials=plan.config.trials,
         facts=(
@@ -69,12 +71,17 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
     return report
 
 
-def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market | None:
+def _table(path: Path) -> pa.Table | None:
+    return pq.read_table(path) if path.exists() else None
+
+
+def _market(plan: Plan, instrument: Instrument, outcome: Outcome) -> Market | None:
     """What one symbol's price did: its last price in each of some thousand equal intervals, read as a stream.
 
     None where it had no price in the window.
     """
-    start, end = np.datetime64(plan.start, "ns").astype(np.int64), np.datetime64(reached, "ns").astype(np.int64)
+    start = np.datetime64(plan.start, "ns").astype(np.int64)
+    end = np.datetime64(outcome.reached, "ns").astype(np.int64)
     width = max(1, (end - start) // _POINTS)
     times: dict[int, int] = {}
     closes: dict[int, float] = {}
@@ -103,7 +110,8 @@ def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market | N
     if not times:
         return None
     first = first or last  # no bar opened inside the window
-    slippage = plan.config.broker.fills.slippage_bps * 1e-4
+    model = plan.config.broker.fills
+    slippage = (model.slippage_bps + 0.5 * model.spread_bps) * 1e-4
     return Market(
         symbol=instrument.symbol,
         times=np.array(list(times.values()), dtype=np.int64),
@@ -115,24 +123,37 @@ def _market(plan: Plan, instrument: Instrument, reached: datetime) -> Market | N
         lot=float(instrument.lot),
         taker_bps=instrument.taker_bps,
         slippage=first * slippage,
+        currency=instrument.currency,
+        rate=outcome.rates.get(instrument.currency, 1.0),
     )
 
 
 def _costs(plan: Plan) -> tuple[str, ...]:
     """The costs of the simulated venue, a sentence each."""
     broker, fills = plan.config.broker, plan.config.broker.fills
-    lines = [
-        f"{i.symbol}: maker {i.maker_bps:g} bps, taker {i.taker_bps:g} bps of notional, rounded half up to"
-        f" {i.currency_unit} {i.currency}; tick {i.tick}, lot {i.lot}"
-        for i in plan.trading.instruments
-    ]
+    lines = [_fees(i) for i in plan.trading.instruments]
     lines.append(
-        f"Slippage of {fills.slippage_bps:g} bps, and {fills.impact_bps:g} bps times the squared volume share."
+        f"A taker pays half a spread of {fills.spread_bps:g} bps, slippage of {fills.slippage_bps:g} bps, and"
+        f" {fills.impact_bps:g} bps times the squared volume share."
     )
     cap = fills.participation_max
     lines.append(f"Orders take at most {cap:.0%} of the volume." if cap else "Orders of any size fill at once.")
-    lines.append(f"Latency of {broker.latency_ms:g} ms from strategy to venue.")
+    jitter = broker.latency_jitter_ms
+    more = f", and a random delay of {jitter:g} ms on average" if jitter else ""
+    lines.append(f"Latency of {broker.latency_ms:g} ms from strategy to venue{more}.")
     return tuple(lines)
+
+
+def _fees(instrument: Instrument) -> str:
+    i = instrument
+    parts = [f"maker {i.maker_bps:g} bps, taker {i.taker_bps:g} bps of notional"]
+    if float(i.fee_per_unit):
+        parts.append(f"{i.fee_per_unit} {i.currency} a unit")
+    if float(i.fee_min):
+        parts.append(f"at least {i.fee_min} {i.currency} an order")
+    if i.fees_in == "received":
+        parts.append("a buyer's in what it bought")
+    return f"{i.symbol}: {', '.join(parts)}, rounded half up to {i.currency_unit}; tick {i.tick}, lot {i.lot}"
 
 
 def _digest(hashes: list[str]) -> str:

@@ -68,7 +68,7 @@ def check(config: BacktestConfig, told: Callable[[str], None] = lambda _: None) 
         ConfigError, FeedError: as `plan`.
         KeyboardInterrupt: half a run is nothing to compare.
     """
-    full = plan(config)
+    full = plan(replace(config, journal=""))  # a stop of a trial run is nobody's stop
     with tempfile.TemporaryDirectory(prefix="ticktorch-lookahead-") as name:
         folder = Path(name)
         _run(full, folder / "full")

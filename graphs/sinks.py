@@ -10,8 +10,8 @@ import csp
 from csp import ts
 from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
-from brokers.events import Fill, OrderRequest, OrderType, OrderUpdate
-from graphs.trading import Streams
+from brokers.events import Fill, OrderRequest, OrderType, OrderUpdate, TimeInForce
+from graphs.edges import Streams
 from nodes.events import Alert, RiskAction, Signal, TargetPosition
 
 T = TypeVar("T")
@@ -31,8 +31,34 @@ def _number(value: float) -> str:
 
 
 def _order(order: OrderRequest) -> str:
-    price = "market" if order.order_type is OrderType.MARKET else f"limit {_number(order.limit_price)}"
-    return f"{order.side.name} {_number(order.quantity)} {order.symbol} at {price} [{order.order_id}]"
+    terms = _TERMS[order.order_type](order)
+    if order.time_in_force is not TimeInForce.GTC:
+        terms += f" {order.time_in_force.name}"
+    flags = "".join(f", {name.replace('_', '-')}" for name in ("post_only", "reduce_only") if getattr(order, name))
+    links = "".join(
+        f", {word} {key}"
+        for word, key in (("group", order.group), ("child of", order.parent), ("replaces", order.replaces))
+        if key
+    )
+    return f"{order.side.name} {_number(order.quantity)} {order.symbol} at {terms}{flags}{links} [{order.order_id}]"
+
+
+def _trail(order: OrderRequest) -> str:
+    return (
+        f"a trailing stop {_number(order.trail)} away"
+        if order.trail
+        else f"a trailing stop {order.trail_bps:g} bps away"
+    )
+
+
+_TERMS: dict[OrderType, Callable[[OrderRequest], str]] = {
+    OrderType.MARKET: lambda order: "market",
+    OrderType.LIMIT: lambda order: f"limit {_number(order.limit_price)}",
+    OrderType.STOP: lambda order: f"stop {_number(order.stop_price)}",
+    OrderType.STOP_LIMIT: lambda order: f"stop {_number(order.stop_price)} limit {_number(order.limit_price)}",
+    OrderType.TRAILING_STOP: _trail,
+    OrderType.MARKET_IF_TOUCHED: lambda order: f"market if touched {_number(order.stop_price)}",
+}
 
 
 def _update(update: OrderUpdate) -> str:
@@ -98,6 +124,10 @@ def record_streams(streams: Streams, folder: Path) -> None:
             "fee": fill.fee,
             "order_id": fill.order_id,
             "liquidity": fill.liquidity,
+            "base_fee": fill.base_fee,
+            "decision_price": fill.decision_price,
+            "market_price": fill.market_price,
+            "half_spread": fill.half_spread,
         },
     )
     order = streams.orders
@@ -110,8 +140,49 @@ def record_streams(streams: Streams, folder: Path) -> None:
             "order_type": order.order_type,
             "quantity": order.quantity,
             "limit_price": order.limit_price,
+            "stop_price": order.stop_price,
+            "trail": order.trail,
+            "trail_bps": order.trail_bps,
+            "time_in_force": order.time_in_force,
+            "expires": order.expires,
+            "post_only": order.post_only,
+            "reduce_only": order.reduce_only,
+            "group": order.group,
+            "parent": order.parent,
+            "replaces": order.replaces,
+            "strategy": order.strategy,
         },
     )
+    update = streams.updates
+    _write(
+        folder / "updates.parquet",
+        {
+            "order_id": update.order_id,
+            "symbol": update.symbol,
+            "state": update.state,
+            "remaining": update.remaining,
+            "code": update.code,
+            "reason": update.reason,
+        },
+    )
+    if streams.strategy_fills is not None:
+        shares = streams.strategy_fills
+        _write(
+            folder / "strategy_fills.parquet",
+            {
+                "strategy": shares.strategy,
+                "symbol": shares.symbol,
+                "side": shares.side,
+                "quantity": shares.quantity,
+                "price": shares.price,
+                "fee": shares.fee,
+                "base_fee": shares.base_fee,
+                "order_id": shares.order_id,
+            },
+        )
+    if streams.flows is not None:
+        flow = streams.flows
+        _write(folder / "flows.parquet", {"symbol": flow.symbol, "amount": flow.amount, "kind": flow.kind})
     alert = streams.alerts
     _write(
         folder / "alerts.parquet",

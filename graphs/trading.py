@@ -1,72 +1,57 @@
 """THE graph: the same in replay, on paper and live. Only what it is given differs."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from typing import Any
 
 import csp
 from csp import ts
 
-from brokers.events import CancelRequest, Fill, OrderRequest, OrderUpdate
+from brokers.events import CancelRequest
 from configs.load import ConfigError
-from feeds.events import Bar, MacroPoint, NewsItem, Trade
+from feeds.events import Bar, Trade
 from feeds.files import Source
 from feeds.instruments import Instrument
-from feeds.streams import by_symbol, together
-from graphs.config import TradingConfig
+from feeds.streams import together
+from graphs.account import Account
+from graphs.config import StrategyConfig, TradingConfig
+from graphs.edges import Feeds, Streams, Venue
 from nodes.adaptive import adaptive_signal, market_state
 from nodes.alerts import price_change_alert
-from nodes.events import Alert, MarketState, PositionUpdate, RiskAction, Signal, TargetPosition
+from nodes.allocation import allocate, net_target
+from nodes.events import Alert, MarketState, RiskAction, Signal, StrategyFill, TargetPosition
 from nodes.fuse import check_names, fuse_signals
-from nodes.gate import risk_filter
 from nodes.macro import macro_signal
 from nodes.news import news_signal
-from nodes.orders import annual_volatility, generate_orders, target_position, unfilled
-from nodes.portfolio import portfolio
-from nodes.risk import action_alert, limit_target, risk_monitor
+from nodes.orders import generate_orders
+from nodes.risk import limit_target
+from nodes.sizing import annual_volatility, kelly_fraction, target_position
+from nodes.strategies import strategy_book, strategy_guard
 from nodes.technical import technical_signals
 
-# Where approved orders and cancels go, and what comes back: .update (ts[OrderUpdate]) and .fill (ts[Fill]).
-Venue = Callable[[ts[OrderRequest], ts[CancelRequest]], Any]
-
-# A user's own signal: (bars of the symbol, symbol, market data files) -> ts[Signal].
+# A user's own signal: (bars of the symbol, symbol, market data files) -> ts[Signal]; by name of strategy.
 SignalPlugin = Callable[[ts[Bar], str, tuple[Source, ...]], Any]
+Plugins = Mapping[str, tuple[SignalPlugin, ...]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Feeds:
-    """What the graph hears. A symbol needs `bars`; the rest is there or not."""
+@dataclass(slots=True)
+class _Said:
+    """What the strategies say on the way to their targets."""
 
-    bars: dict[str, ts[Bar]]
-    bar_lengths: dict[str, timedelta]
-    slower_bars: dict[tuple[str, str], ts[Bar]] = field(default_factory=dict)  # by (symbol, bar length)
-    trades: dict[str, ts[Trade]] = field(default_factory=dict)
-    news: ts[NewsItem] | None = None
-    macro: ts[MacroPoint] | None = None
-    sources: tuple[Source, ...] = ()  # the files behind `bars` and `trades`, where there are any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Streams:
-    """What the graph says. Edges; each can be printed, recorded, or left alone at no cost."""
-
-    signals: ts[Signal]
-    final_signals: ts[Signal]
-    targets: ts[TargetPosition]
-    orders: ts[OrderRequest]
-    updates: ts[OrderUpdate]
-    fills: ts[Fill]
-    risk: ts[RiskAction]
-    alerts: ts[Alert]
-    equity: ts[float]
-    cash: ts[float]
-    position_value: ts[float]
-    gross_exposure: ts[float]
+    signals: list[ts[Signal]] = field(default_factory=list)
+    final: list[ts[Signal]] = field(default_factory=list)
+    alerts: list[ts[Alert]] = field(default_factory=list)
 
 
 def trading_system(
-    feeds: Feeds, venue: Venue, config: TradingConfig, *, run_id: str, plugins: tuple[SignalPlugin, ...] = ()
+    feeds: Feeds,
+    venue: Venue,
+    config: TradingConfig,
+    *,
+    run_id: str,
+    plugins: Plugins | None = None,
+    halted: bool = False,
 ) -> Streams:
     """Wire signals, fusion, sizing, risk and orders between the feeds and a venue.
 
@@ -75,68 +60,138 @@ def trading_system(
         venue: executes what the risk gate lets pass.
         config: of every node.
         run_id: first part of every order id.
-        plugins: further signal sources.
+        plugins: further signal sources, by strategy.
+        halted: a person has not reset an earlier emergency stop: nothing trades.
 
     Raises:
         ConfigError: no source of signals, or a fuse weight that names none.
     """
-    if not plugins:  # a plugin may name its sources as it likes
+    account, said = Account(feeds, config), _Said()
+    alone = len(config.strategies) == 1 and not config.strategies[0].limits.active
+    wire = _alone if alone else _netted
+    wanted = wire(feeds, config, account, said, plugins or {})
+    orders = [
+        generate_orders(target, account.fills[symbol], account.updates[symbol], account.action, instrument, run_id)
+        for (symbol, target), instrument in zip(wanted.targets.items(), config.instruments, strict=True)
+    ]
+    done = account.trade(
+        together(orders),
+        csp.null_ts(CancelRequest),
+        venue,
+        actions=wanted.actions,
+        alerts=tuple(said.alerts),
+        halted=halted,
+    )
+    return Streams(
+        **{name.name: getattr(done, name.name) for name in fields(done)},
+        signals=together(said.signals),
+        final_signals=together(said.final),
+        targets=together(list(wanted.targets.values())),
+        strategy_fills=wanted.fills,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be held of each symbol, and what else netting several strategies has to say."""
+
+    targets: dict[str, ts[TargetPosition]]
+    actions: tuple[ts[RiskAction], ...] = ()
+    fills: ts[StrategyFill] | None = None
+
+
+def _alone(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins) -> _Wanted:
+    """One strategy: its books are the account's."""
+    (strategy,) = config.strategies
+    targets = _targets(feeds, config, strategy, account, account.equity, said, plugins)
+    for instrument in config.instruments:
+        symbol = instrument.symbol
+        position = account.positions[symbol]
+        targets[symbol] = limit_target(targets[symbol], position, account.action, instrument, config.risk)
+    return _Wanted(targets)
+
+
+def _netted(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins) -> _Wanted:
+    """Several strategies, each with books of its own: what they want of a symbol is netted before it is ordered."""
+    told = csp.feedback(StrategyFill)
+    wanted, actions = {}, []
+    for strategy in config.strategies:
+        name, equity = strategy.name, account.equity * strategy.allocation
+        targets = _targets(feeds, config, strategy, account, equity, said, plugins)
+        if strategy.limits.active:
+            books = strategy_book(
+                told.out(),
+                name,
+                account.closes,
+                config.instruments,
+                currency=config.currency,
+                method=config.cost_basis,
+                rates=feeds.rates,
+                corporate=feeds.corporate_actions,
+            )
+            allocation = strategy.allocation * config.initial_cash
+            guard = strategy_guard(
+                targets, books.equity, books.position, name, allocation, config.instruments, strategy.limits
+            )
+            targets = {symbol: guard.targets[symbol] for symbol in targets}
+            actions.append(guard.action)
+        wanted[name] = targets
+    nets, shares = {}, []
+    for instrument in config.instruments:
+        symbol = instrument.symbol
+        each = {name: targets[symbol] for name, targets in wanted.items()}
+        net = limit_target(
+            net_target(each, instrument), account.positions[symbol], account.action, instrument, config.risk
+        )
+        share = allocate(
+            account.fills[symbol],
+            account.updates[symbol],
+            each,
+            net,
+            feeds.bars[symbol],
+            feeds.trades.get(symbol, csp.null_ts(Trade)),
+            account.action,
+            instrument,
+        )
+        nets[symbol] = net
+        shares.append(csp.unroll(share))
+    fills = together(shares)
+    told.bind(fills)
+    return _Wanted(nets, tuple(actions), fills)
+
+
+def _targets(
+    feeds: Feeds,
+    config: TradingConfig,
+    strategy: StrategyConfig,
+    account: Account,
+    equity: ts[float],
+    said: _Said,
+    plugins: Plugins,
+) -> dict[str, ts[TargetPosition]]:
+    """What one strategy wants to hold of each symbol."""
+    extra = plugins.get(strategy.name, ())
+    if not extra:  # a plugin may name its sources as it likes
         try:
-            check_names(config.fuse, _source_names(feeds, config))
+            check_names(strategy.fuse, _source_names(feeds, strategy))
         except ValueError as exc:
             raise ConfigError(str(exc)) from None
-    instruments = config.instruments
-    symbols = [instrument.symbol for instrument in instruments]
-    closes = {symbol: feeds.bars[symbol].close for symbol in symbols}
-
-    # What the venue answers, and what it does to the account, comes back by feedback, one engine cycle later.
-    fill, update = csp.feedback(Fill), csp.feedback(OrderUpdate)
-    fills, updates = by_symbol(fill.out(), symbols), by_symbol(update.out(), symbols)
-    position, action, marked = csp.feedback(PositionUpdate), csp.feedback(RiskAction), csp.feedback(float)
-    positions, equity = by_symbol(position.out(), symbols), csp.default(marked.out(), config.initial_cash)
-
-    signals, final, targets, orders, alerts = [], [], [], [], [action_alert(action.out())]
-    for instrument in instruments:
+    targets = {}
+    for instrument in config.instruments:
         symbol = instrument.symbol
-        opinion = _opinions(feeds, instrument, config, plugins)
-        signals += opinion.signals
-        alerts += opinion.alerts
-        fused = fuse_signals(opinion.signals, opinion.state, symbol, config.fuse)
-        final.append(fused)
-        target = target_position(
-            fused, closes[symbol], equity, _volatility(closes[symbol], config), instrument, config.sizing
-        )
-        target = limit_target(target, positions[symbol], action.out(), instrument, config.risk)
-        targets.append(target)
-        orders.append(generate_orders(target, fills[symbol], updates[symbol], action.out(), instrument, run_id))
-
-    order = together(orders)
-    gate = risk_filter(order, fill.out(), update.out(), action.out(), equity, closes, instruments, config.risk)
-    answer = venue(gate.approved, csp.unroll(gate.cancel))
-    fill.bind(answer.fill)
-    update.bind(together([gate.refused, unfilled(answer.update)]))
-
-    # A fill is booked in the cycle that tells of it: no mark holds the old position at the new price.
-    account = portfolio(answer.fill, closes, instruments, config.initial_cash)
-    risk = risk_monitor(account.equity, account.gross_exposure, closes, account.values, config.risk)
-    position.bind(account.position)
-    marked.bind(account.equity)
-    action.bind(risk)
-
-    return Streams(
-        signals=together(signals),
-        final_signals=together(final),
-        targets=together(targets),
-        orders=order,
-        updates=together([gate.refused, answer.update]),
-        fills=answer.fill,
-        risk=risk,
-        alerts=together([*alerts, gate.alert]),
-        equity=account.equity,
-        cash=account.cash,
-        position_value=account.position_value,
-        gross_exposure=account.gross_exposure,
-    )
+        close, sizing = account.closes[symbol], strategy.sizing
+        opinion = _opinions(feeds, instrument, strategy, extra)
+        said.signals += opinion.signals
+        said.alerts += opinion.alerts
+        fused = fuse_signals(opinion.signals, opinion.state, symbol, strategy.fuse)
+        said.final.append(fused)
+        volatility = kelly = csp.null_ts(float)
+        if sizing.mode == "volatility":
+            volatility = annual_volatility(close, sizing.volatility_window)
+        elif sizing.mode == "kelly":
+            kelly = kelly_fraction(fused, close, sizing.kelly_window)
+        targets[symbol] = target_position(fused, close, equity, volatility, kelly, instrument, sizing)
+    return targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,56 +202,50 @@ class _Opinions:
 
 
 def _opinions(
-    feeds: Feeds, instrument: Instrument, config: TradingConfig, plugins: tuple[SignalPlugin, ...]
+    feeds: Feeds, instrument: Instrument, strategy: StrategyConfig, plugins: tuple[SignalPlugin, ...]
 ) -> _Opinions:
     """Every source of signals about one symbol."""
     symbol = instrument.symbol
     bar = feeds.bars[symbol]
-    use = config.signals.use
+    use = strategy.signals.use
     state = csp.null_ts(MarketState)
     signals, alerts = [], []
     if "technical" in use:
-        signals += _technical(bar, symbol, config, "")
+        signals += _technical(bar, symbol, strategy, "")
         for (slower_symbol, length), slower in feeds.slower_bars.items():
             if slower_symbol == symbol:
-                signals += _technical(slower, symbol, config, f"@{length}")
+                signals += _technical(slower, symbol, strategy, f"@{length}")
     if "adaptive" in use:
         # A bar of a day or more spans the sessions: it says nothing about which one it is.
         calendar = instrument.calendar if feeds.bar_lengths[symbol] < timedelta(days=1) else "24/7"
-        state = market_state(bar.close, bar.volume, symbol, config.signals.market, calendar)
-        adaptive = adaptive_signal(bar.close, bar.volume, state, symbol, config.signals.adaptive)
+        state = market_state(bar.close, bar.volume, symbol, strategy.signals.market, calendar)
+        adaptive = adaptive_signal(bar.close, bar.volume, state, symbol, strategy.signals.adaptive)
         signals.append(adaptive.signal)
         alerts.append(adaptive.alert)
     if "macro" in use and feeds.macro is not None:
-        signals.append(macro_signal(feeds.macro, symbol, config.signals.macro))
+        signals.append(macro_signal(feeds.macro, symbol, strategy.signals.macro))
     if "news" in use and feeds.news is not None:
-        signals.append(news_signal(feeds.news, symbol, config.signals.news))
+        signals.append(news_signal(feeds.news, symbol, strategy.signals.news))
     if "price_alert" in use:
-        alerts.append(price_change_alert(bar.close, symbol, config.signals.price_alert))
+        alerts.append(price_change_alert(bar.close, symbol, strategy.signals.price_alert))
     signals += [plugin(bar, symbol, feeds.sources) for plugin in plugins]
     if not signals:
         raise ConfigError(f"{symbol} has no source of signals in signals.use, signals.technical.enabled or a plugin")
     return _Opinions(signals, alerts, state)
 
 
-def _source_names(feeds: Feeds, config: TradingConfig) -> list[str]:
+def _source_names(feeds: Feeds, strategy: StrategyConfig) -> list[str]:
     """What the signals in use call themselves."""
-    names: list[str] = [name for name in ("adaptive", "macro", "news") if name in config.signals.use]
-    if "technical" in config.signals.use:
+    names: list[str] = [name for name in ("adaptive", "macro", "news") if name in strategy.signals.use]
+    if "technical" in strategy.signals.use:
         suffixes = ["", *(f"@{length}" for _, length in feeds.slower_bars)]
-        names += [rule + suffix for rule in config.signals.technical.enabled for suffix in suffixes]
+        names += [rule + suffix for rule in strategy.signals.technical.enabled for suffix in suffixes]
     return names
 
 
-def _technical(bar: ts[Bar], symbol: str, config: TradingConfig, suffix: str) -> list[Any]:
+def _technical(bar: ts[Bar], symbol: str, strategy: StrategyConfig, suffix: str) -> list[Any]:
     return list(
         technical_signals(
-            bar.open, bar.high, bar.low, bar.close, bar.volume, symbol, config.signals.technical, suffix=suffix
+            bar.open, bar.high, bar.low, bar.close, bar.volume, symbol, strategy.signals.technical, suffix=suffix
         )
     )
-
-
-def _volatility(close: ts[float], config: TradingConfig) -> ts[float]:
-    if config.sizing.mode != "volatility":
-        return csp.null_ts(float)
-    return annual_volatility(close, config.sizing.volatility_window)

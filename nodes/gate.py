@@ -7,174 +7,307 @@ from datetime import datetime, timedelta
 import csp
 from csp import ts
 
-from brokers.events import CancelRequest, Fill, OrderRequest, OrderState, OrderUpdate
-from brokers.ledger import Contract
-from feeds.events import Side
+from brokers.events import CancelRequest, CorporateAction, Fill, OrderRequest, OrderState, OrderUpdate
+from brokers.units import split_ratio
 from feeds.instruments import Instrument
+from feeds.streams import SETTLE
 from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind
-from nodes.risk import RiskConfig
+from nodes.exposure import Exposure
+from nodes.order_checks import CODES, OrderChecks, Refusal
+from nodes.risk import RiskConfig, TradingState
 
+# Bound once: looking a member up on its class costs more than comparing it.
+_REJECTED = OrderState.REJECTED
+_ACTIVE, _REDUCING, _HALTED = TradingState.ACTIVE, TradingState.REDUCING, TradingState.HALTED
+_STOP, _REDUCE, _HALT_SYMBOL = (
+    RiskActionKind.EMERGENCY_STOP,
+    RiskActionKind.REDUCE_POSITIONS,
+    RiskActionKind.HALT_SYMBOL,
+)
+_INFO, _WARNING, _ALERT, _CRITICAL = AlertLevel.INFO, AlertLevel.WARNING, AlertLevel.ALERT, AlertLevel.CRITICAL
 _SECOND = timedelta(seconds=1)
-_BUY = Side.BUY  # bound once: looking a member up on its class costs more than comparing it
+_BEFORE_ALL = datetime.min  # noqa: DTZ901 - naive UTC, as all times here
 
 
-class Exposure:
-    """What is held and what is on its way, by symbol, in lots; and the orders that are still working."""
+class Cancels:
+    """The strategies' own cancels, so many a second: what is too much waits its turn. Each order waits once."""
 
-    __slots__ = ("_contracts", "_multipliers", "held", "pending", "working")
+    __slots__ = ("_most", "_sent", "waiting")
 
-    def __init__(self, instruments: tuple[Instrument, ...]) -> None:
-        self._contracts = {i.symbol: Contract(i) for i in instruments}
-        self._multipliers = {i.symbol: float(i.multiplier) for i in instruments}
-        self.held = dict.fromkeys(self._contracts, 0)
-        self.pending = dict.fromkeys(self._contracts, 0)  # signed lots of all working orders
-        self.working: dict[str, tuple[str, int]] = {}  # order id -> (symbol, signed lots still open)
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self._sent = deque[datetime](maxlen=most or 1)
+        self.waiting: dict[str, CancelRequest] = {}
 
-    def lots(self, symbol: str, side: Side, quantity: float) -> int:
-        """Signed lots of a quantity, towards zero."""
-        count = self._contracts[symbol].lots.down(quantity)
-        return count if side is _BUY else -count
+    def take(self, now: datetime) -> list[CancelRequest]:
+        """Those that may go out now, the oldest first."""
+        ready = []
+        while self.waiting and (self._most is None or self.due() <= now):
+            ready.append(self.waiting.pop(next(iter(self.waiting))))
+            self._sent.append(now)
+        return ready
 
-    def worth(self, symbol: str, lots: int, price: float) -> float:
-        """|lots| at `price`, quote currency."""
-        return self._contracts[symbol].lots.value(abs(lots)) * self._multipliers[symbol] * price
+    def due(self) -> datetime:
+        """From when on one more may go out."""
+        return self._sent[0] + _SECOND if len(self._sent) == self._most else _BEFORE_ALL
 
-    def sent(self, order_id: str, symbol: str, lots: int) -> None:
-        self.working[order_id] = (symbol, lots)
-        self.pending[symbol] += lots
+
+class Gate:
+    """What the node below knows. It collects alerts and cancels until the node takes them."""
+
+    __slots__ = ("_config", "alerts", "cancels", "checks", "exposure", "hold", "reducing_until", "requests", "state")
+
+    def __init__(self, instruments: tuple[Instrument, ...], config: RiskConfig, *, halted: bool) -> None:
+        self._config = config
+        self.exposure = Exposure(instruments)
+        self.checks = OrderChecks(self.exposure, instruments, config)
+        self.cancels = Cancels(config.cancels_per_second_max)
+        self.hold = timedelta(seconds=config.reduce_hold_s)
+        self.reducing_until = _BEFORE_ALL
+        self.state = _HALTED if halted else _ACTIVE
+        self.alerts: list[Alert] = []
+        self.requests: list[CancelRequest] = []
+        if halted:
+            self.say(_CRITICAL, "", "trading is HALTED from the start: no person has reset an earlier stop", 0.0)
+
+    def say(self, level: AlertLevel, symbol: str, message: str, value: float) -> None:
+        self.alerts.append(Alert(level=level, source="risk_filter", symbol=symbol, message=message, value=value))
 
     def filled(self, fill: Fill) -> None:
-        lots = self.lots(fill.symbol, fill.side, fill.quantity)
-        self.held[fill.symbol] += lots
-        working = self.working.get(fill.order_id)
-        if working is not None:
-            self.pending[fill.symbol] -= lots
-            if working[1] == lots:
-                del self.working[fill.order_id]
-            else:
-                self.working[fill.order_id] = (fill.symbol, working[1] - lots)
+        wrong = self.exposure.filled(fill)
+        if wrong:
+            self.say(_CRITICAL, fill.symbol, wrong, fill.quantity)
 
-    def closed(self, order_id: str) -> None:
-        symbol, left = self.working.pop(order_id, ("", 0))
-        if symbol:
-            self.pending[symbol] -= left
+    def updated(self, update: OrderUpdate) -> None:
+        if update.state is _REJECTED and update.code in CODES:
+            return  # the gate's own refusal: where its id was used before, the order that has it goes on
+        wrong = self.exposure.updated(update)
+        if wrong:
+            self.say(_CRITICAL, update.symbol, wrong, update.remaining)
 
-    def cancel_all(self) -> list[CancelRequest]:
-        """Ask for every working order back; from now on it no longer counts, unless it fills after all."""
-        requests = [CancelRequest(order_id=key, symbol=symbol) for key, (symbol, _) in self.working.items()]
-        self.working.clear()
-        self.pending = dict.fromkeys(self.pending, 0)
-        return requests
+    def split(self, action: CorporateAction) -> None:
+        holding = self.exposure.holdings.get(action.symbol)
+        if holding is not None and action.split != "1":
+            holding.split(split_ratio(action.split))
 
-    def reduces(self, symbol: str, lots: int) -> bool:
-        """Whether `lots` bring the position, with what is in flight, nearer to zero without crossing it."""
-        now = self.held[symbol] + self.pending[symbol]
-        return now * lots < 0 and abs(lots) <= abs(now)
+    def act(self, action: RiskAction, now: datetime) -> None:
+        """Do what risk asks for."""
+        kind, code = action.kind, action.code
+        if kind is _HALT_SYMBOL:
+            self._halt(action, now)
+        elif kind is _STOP and self.state is not _HALTED:
+            self.state = _HALTED
+            count = self._take_back("")
+            passes = "only orders that reduce a position pass" if self._config.flatten else "nothing passes"
+            message = f"trading is HALTED by {code}: {count} working orders are being cancelled, {passes}"
+            self.say(_CRITICAL, "", message, float(count))
+        elif kind is _REDUCE and self.state is not _HALTED and self.hold:
+            self.reducing_until = now + self.hold
+            if self.state is _ACTIVE:
+                self.state = _REDUCING
+                hold_s = self._config.reduce_hold_s
+                self.say(_WARNING, "", f"trading is REDUCING for {hold_s:g} s because of {code}", hold_s)
 
+    def resume(self, now: datetime) -> None:
+        """The end of REDUCING, unless it was prolonged meanwhile."""
+        if self.state is _REDUCING and now >= self.reducing_until:
+            self.state = _ACTIVE
+            hold_s = self._config.reduce_hold_s
+            self.say(_INFO, "", f"trading is ACTIVE again, {hold_s:g} s after the last reduction", hold_s)
 
-def _refused(order: OrderRequest, code: str, reason: str) -> OrderUpdate:
-    return OrderUpdate(
-        order_id=order.order_id, symbol=order.symbol, state=OrderState.REJECTED, remaining=0.0, code=code, reason=reason
-    )
+    def take_cancel(self, request: CancelRequest, now: datetime) -> None:
+        order_id, symbol = request.order_id, request.symbol
+        if order_id in self.exposure.orders:
+            self.cancels.waiting[order_id] = request
+            self.send_cancels(now)
+            waiting = len(self.cancels.waiting)
+            if waiting:
+                most = self._config.cancels_per_second_max
+                message = f"cancel of order {order_id} waits (cancel_rate): {waiting} wait, {most} a second may go out"
+                self.say(_WARNING, symbol, message, float(waiting))
+        elif order_id not in self.checks.seen:
+            self.say(_WARNING, symbol, f"cancel of order {order_id}, which was never sent", 0.0)
+
+    def send_cancels(self, now: datetime) -> None:
+        """Let those pass whose turn it is; an order that has ended meanwhile needs none."""
+        self.requests += [r for r in self.cancels.take(now) if self.exposure.cancel(r.order_id)]
+
+    def refuse(self, order: OrderRequest, refusal: Refusal) -> OrderUpdate:
+        code, reason = refusal
+        self.say(_WARNING, order.symbol, f"order {order.order_id} refused ({code}): {reason}", order.quantity)
+        return OrderUpdate(
+            order_id=order.order_id, symbol=order.symbol, state=_REJECTED, remaining=0.0, code=code, reason=reason
+        )
+
+    def _halt(self, action: RiskAction, now: datetime) -> None:
+        symbol, until = action.symbol, action.until
+        halted = self.checks.halted_until
+        if symbol not in self.exposure.holdings:
+            return
+        if symbol in halted and now < halted[symbol]:
+            halted[symbol] = max(halted[symbol], until)  # what works now is what closes the position
+            return
+        halted[symbol] = until
+        count = self._take_back(symbol)
+        message = f"{symbol} is halted until {until} by {action.code}: {count} working orders are being cancelled"
+        self.say(_ALERT, symbol, message, float(count))
+
+    def _take_back(self, symbol: str) -> int:
+        """Cancel all that works, or all of one symbol; the limit on cancels is not for risk itself."""
+        orders = self.exposure.cancel_all(symbol)
+        self.requests += [CancelRequest(order_id=sent.order_id, symbol=sent.symbol) for sent in orders]
+        return len(orders)
 
 
 @csp.node
-def risk_filter(
+def _gate(
     order: ts[OrderRequest],
+    cancel: ts[CancelRequest],
     fill: ts[Fill],
     update: ts[OrderUpdate],
     action: ts[RiskAction],
     equity: ts[float],
+    cash: ts[float],
     closes: dict[str, ts[float]],
+    unit_values: dict[str, ts[float]],
+    corporate: ts[CorporateAction],
     instruments: tuple[Instrument, ...],
     config: RiskConfig,
-) -> csp.Outputs(approved=ts[OrderRequest], refused=ts[OrderUpdate], cancel=ts[list[CancelRequest]], alert=ts[Alert]):
-    """Let an order pass, or refuse it with a stable code and a sentence.
-
-    Three states. ACTIVE: the limits below hold. REDUCING, for `reduce_hold_s` after a REDUCE_POSITIONS: only orders
-    that bring a position nearer to zero pass. HALTED, from an EMERGENCY_STOP to the end of the run: what works is
-    cancelled, and only reducing orders pass, so that positions can be closed. A reducing order is never held up by
-    the limits on exposure, notional or rate.
-
-    Args:
-        order: what the strategy wants to send.
-        fill: executions.
-        update: orders that were refused or cancelled; with the fills they tell what is held and in flight.
-        action: what the risk monitor asks.
-        equity: account value, quote currency; passive.
-        closes: last price by symbol, quote currency; passive.
-
-    Ticks:
-        `approved` or `refused` in the order's own cycle, never both; an `alert` with every refusal and change of
-        state; `cancel` with all working orders on EMERGENCY_STOP.
-    """
+    halted: bool,
+) -> csp.Outputs(
+    approved=ts[OrderRequest],
+    refused=ts[OrderUpdate],
+    cancel=ts[list[CancelRequest]],
+    alert=ts[list[Alert]],
+    state=ts[TradingState],
+):
+    """`risk_filter`, with the alerts of a cycle in a list."""
+    with csp.alarms():
+        a_start = csp.alarm(bool)
+        a_resume = csp.alarm(bool)  # the end of REDUCING
+        a_cancel = csp.alarm(bool)  # a cancel that waits may go out
     with csp.state():
-        s_exposure = Exposure(instruments)
-        s_halted = False
-        s_reducing_until = None
-        s_sent = deque[datetime]()  # engine times of approved orders within the last second
+        s_gate = Gate(instruments, config, halted=halted)
+        s_checks, s_holdings = s_gate.checks, s_gate.exposure.holdings
+        s_dated = s_checks.quote_age_max is not None
+        s_told = None  # the state that ticked last
+        s_cancel_set = False
     with csp.start():
         csp.make_passive(equity)
+        csp.make_passive(cash)
         csp.make_passive(closes)
+        csp.make_passive(unit_values)
+        csp.schedule_alarm(a_start, timedelta(), True)
 
+    if csp.ticked(corporate):
+        s_gate.split(corporate)
     if csp.ticked(fill):
-        s_exposure.filled(fill)
+        s_gate.filled(fill)
     if csp.ticked(update):
-        s_exposure.closed(update.order_id)
+        s_gate.updated(update)
+    if csp.ticked(a_resume):
+        s_gate.resume(csp.now())
     if csp.ticked(action):
-        if action.kind is RiskActionKind.EMERGENCY_STOP:
-            s_halted = True
-            csp.output(cancel=s_exposure.cancel_all())
-        else:
-            s_reducing_until = csp.now() + timedelta(seconds=config.reduce_hold_s)
+        s_gate.act(action, csp.now())
+        if action.kind is _REDUCE and s_gate.state is _REDUCING:
+            csp.schedule_alarm(a_resume, s_gate.hold, True)
+    if csp.ticked(cancel):
+        s_gate.take_cancel(cancel, csp.now())
+    if csp.ticked(a_cancel):
+        s_cancel_set = False
+        s_gate.send_cancels(csp.now())
+    if s_gate.cancels.waiting and not s_cancel_set:
+        s_cancel_set = True
+        csp.schedule_alarm(a_cancel, s_gate.cancels.due(), True)
 
     if csp.ticked(order):
         symbol = order.symbol
-        lots = s_exposure.lots(symbol, order.side, order.quantity)
-        reducing = s_exposure.reduces(symbol, lots)
-        now = csp.now()
-        while s_sent and s_sent[0] <= now - _SECOND:
-            s_sent.popleft()
-        code, reason = "", ""
-        if not csp.valid(closes[symbol]) or not csp.valid(equity):
-            code, reason = "no_price", f"there is no price or no equity yet to judge an order of {symbol} by"
-        elif not reducing:
-            worth = s_exposure.worth(symbol, lots, closes[symbol])
-            if s_halted:
-                code, reason = "halted", "trading is halted: only orders that reduce a position pass"
-            elif s_reducing_until is not None and now < s_reducing_until:
-                code, reason = "reducing", "risk is being reduced: only orders that reduce a position pass"
-            elif config.order_notional_max is not None and worth > config.order_notional_max:
-                code = "order_notional"
-                reason = f"the order is worth {worth:.2f}, more than {config.order_notional_max:.2f}"
-            elif config.orders_per_second_max is not None and len(s_sent) >= config.orders_per_second_max:
-                code = "order_rate"
-                reason = f"{len(s_sent)} orders went out within the last second, the limit is the same"
-            elif config.gross_exposure_max is not None:
-                gross = 0.0
-                for key, held in s_exposure.held.items():
-                    after = held + s_exposure.pending[key] + (lots if key == symbol else 0)
-                    worst = max(abs(held), abs(after))  # what is on its way may fill, or not
-                    if worst:
-                        gross += s_exposure.worth(key, worst, closes[key]) if csp.valid(closes[key]) else math.inf
-                if gross > config.gross_exposure_max * equity:
-                    code = "gross_exposure"
-                    reason = (
-                        f"exposure would be {gross:.2f}, more than {config.gross_exposure_max:g} times"
-                        f" the equity of {equity:.2f}"
-                    )
-        if code:
-            csp.output(refused=_refused(order, code, reason))
-            csp.output(
-                alert=Alert(
-                    level=AlertLevel.WARNING,
-                    source="risk_filter",
-                    symbol=symbol,
-                    message=f"order {order.order_id} refused ({code}): {reason}",
-                    value=order.quantity,
-                )
+        refusal = s_checks.malformed(order)
+        if refusal is None:
+            marks = {
+                key: (closes[key], unit_values[key])
+                for key, holding in s_holdings.items()
+                if (key == symbol or not holding.idle) and csp.valid(closes[key], unit_values[key])
+            }
+            quoted = csp.time_at(closes[symbol], 0) if s_dated and symbol in marks else csp.now()
+            worth = equity if csp.valid(equity) else math.nan
+            refusal = s_checks.refusal(
+                order, csp.now(), s_gate.state, quoted, marks, worth, cash if csp.valid(cash) else 0.0
             )
-        else:
-            s_sent.append(now)
-            s_exposure.sent(order.order_id, symbol, lots)
+        if refusal is None:
             csp.output(approved=order)
+        else:
+            csp.output(refused=s_gate.refuse(order, refusal))
+
+    if s_gate.state is not s_told:
+        s_told = s_gate.state
+        csp.output(state=s_told)
+    if s_gate.requests:
+        csp.output(cancel=s_gate.requests)
+        s_gate.requests = []
+    if s_gate.alerts:
+        csp.output(alert=s_gate.alerts)
+        s_gate.alerts = []
+
+
+@csp.graph
+def risk_filter(
+    order: ts[OrderRequest],
+    cancel: ts[CancelRequest],
+    fill: ts[Fill],
+    update: ts[OrderUpdate],
+    action: ts[RiskAction],
+    equity: ts[float],
+    cash: ts[float],
+    closes: dict[str, ts[float]],
+    unit_values: dict[str, ts[float]],
+    instruments: tuple[Instrument, ...],
+    config: RiskConfig,
+    halted: bool,
+    corporate: ts[CorporateAction] | None = None,
+) -> csp.Outputs(
+    approved=ts[OrderRequest],
+    refused=ts[OrderUpdate],
+    cancel=ts[list[CancelRequest]],
+    alert=ts[Alert],
+    state=ts[TradingState],
+):
+    """Let an order pass, or refuse it with a stable code and a sentence. docs/concepts/risk.md tells every rule.
+
+    ACTIVE: the limits hold. REDUCING, for `reduce_hold_s` after a REDUCE_POSITIONS: only orders that reduce a position
+    pass. HALTED, from an EMERGENCY_STOP on: what works is cancelled, and only reducing orders pass, or none where
+    `flatten` is False; only a person ends it. HALT_SYMBOL does the same to one symbol, for a time. HALT_STRATEGY is
+    none of its business: the strategy's own target goes to 0.
+
+    Args:
+        order: what the strategies want to send.
+        cancel: what they want to take back; of an order that does not work it is dropped, as it was too late.
+        fill: executions; positions and what is open of each order are counted by them alone.
+        update: what the venue says of each order; this node's own refusals may be among them.
+        action: what risk asks for.
+        equity: account value, its currency; passive.
+        cash: of the account; passive.
+        closes: last price by symbol, quote currency; passive.
+        unit_values: what a unit is worth by symbol, currency of the account; passive.
+        halted: an earlier stop was not reset: HALTED from the first cycle.
+        corporate: splits, which change what is held; they count a microsecond later, as in the books.
+
+    Ticks:
+        `approved` or `refused` in the order's own cycle, never both. `cancel` with the strategies' cancels, and with
+        what a stop or halt takes back. `alert` with every refusal, every change of state, and whatever venue and gate
+        disagree about. `state` at the start and on change.
+
+    Raises:
+        ValueError: a fill of another symbol, or of no whole number of lots.
+    """
+    split = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
+    passed = _gate(
+        order, cancel, fill, update, action, equity, cash, closes, unit_values, split, instruments, config, halted
+    )
+    return csp.output(
+        approved=passed.approved,
+        refused=passed.refused,
+        cancel=passed.cancel,
+        alert=csp.unroll(passed.alert),
+        state=passed.state,
+    )

@@ -11,7 +11,7 @@
   const everything = [whole[0] - edge, whole[1] + edge];
   const narrow = matchMedia("(max-width: 700px)");
   let seen = null; // [from, to] in milliseconds, null: everything
-  let log = false;
+  let log = figures.equity.layout.yaxis.type === "log";
   let busy = false;
 
   // Packed arrays become numbers, light colours dark ones where wanted.
@@ -48,6 +48,11 @@
     return [low, high];
   }
 
+  // Ticks at 1, 2 and 5 on a log axis that spans enough of them, else what plotly thinks.
+  function logStep(low, high) {
+    return high / low > 4 ? "D2" : null;
+  }
+
   function fitted(chart) {
     const update = {};
     const [from, to] = seen || [-Infinity, Infinity];
@@ -58,13 +63,17 @@
       let [low, high] = extent(chart, key.replace("axis", ""), from, to);
       if (!seen || low > high) {
         update[key + ".autorange"] = true;
+        if (axis.type === "log" && low < high) update[key + ".dtick"] = logStep(low, high);
         continue;
       }
       if (axis.rangemode === "tozero") {
         low = Math.min(low, 0);
         high = Math.max(high, 0);
       }
-      if (axis.type === "log") [low, high] = [Math.log10(low), Math.log10(high)];
+      if (axis.type === "log") {
+        update[key + ".dtick"] = logStep(low, high);
+        [low, high] = [Math.log10(low), Math.log10(high)];
+      }
       const room = 0.06 * (high - low) || 0.01 * Math.abs(high) || 1;
       const touchesZero = axis.rangemode === "tozero";
       update[key + ".range"] = [touchesZero && low === 0 ? 0 : low - room, touchesZero && high === 0 ? 0 : high + room];
@@ -104,7 +113,10 @@
         layout.legend = { ...layout.legend, x: 0, xanchor: "left", y: 0, yanchor: "bottom", yref: "container" };
       }
       layout.xaxis.range = everything.slice();
-      if (log && chart.id === "equity") layout.yaxis.type = "log";
+      if (chart.id === "equity") {
+        layout.yaxis.type = log ? "log" : "linear";
+        if (log) layout.yaxis.dtick = logStep(...extent({ data }, "y", -Infinity, Infinity));
+      }
       const config = { responsive: true, displaylogo: false, displayModeBar: false, doubleClick: "reset" };
       Plotly.react(chart, data, layout, config);
       if (!chart.linked) {
@@ -141,7 +153,7 @@
     }
     const lowest = Math.min(...charts[0].data.filter((trace) => !trace.yaxis).map((trace) => Math.min(...trace.y)));
     if (lowest > 0) {
-      addButton("Log scale", false, (button) => {
+      addButton("Log scale", log, (button) => {
         log = !log;
         button.setAttribute("aria-pressed", String(log));
         draw();

@@ -4,15 +4,16 @@ from datetime import timedelta
 from typing import Any
 
 import csp
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import T0, at, run, values
 
-from brokers.events import CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderType
-from brokers.matching import FillModel
-from brokers.paper import PaperConfig, paper_venue
-from feeds.events import Bar, Side, Trade
+from brokers.costs import FillModel
+from brokers.events import CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderType, TimeInForce
+from brokers.paper import Market, PaperConfig, paper_venue
+from feeds.events import Bar, Depth, Quote, Side, Trade
 from feeds.instruments import Instrument
 
 HOUR = timedelta(hours=1)
@@ -33,19 +34,32 @@ def order(key: str, side: Side, quantity: float, limit: float = 0.0, symbol: str
     return OrderRequest(order_id=key, symbol=symbol, side=side, order_type=kind, quantity=quantity, limit_price=limit)
 
 
+def special(key: str, side: Side, quantity: float, kind: OrderType, **terms: Any) -> OrderRequest:
+    return OrderRequest(order_id=key, symbol="A", side=side, order_type=kind, quantity=quantity, **terms)
+
+
 def trade(second: float, price: float, size: float) -> tuple[float, Trade]:
     return second, Trade(symbol="A", event_time=T0 + timedelta(seconds=second), price=price, size=size)
 
 
 def venue(
-    orders: Any, bars: Any = None, trades: Any = None, cancels: Any = None, config: PaperConfig = FREE, only: Any = (A,)
+    orders: Any,
+    bars: Any = None,
+    trades: Any = None,
+    cancels: Any = None,
+    config: PaperConfig = FREE,
+    only: Any = (A,),
+    quotes: Any = None,
+    depth: Any = None,
 ) -> Any:
+    def edges(points: Any) -> Any:
+        return {key: at(*value) for key, value in (points or {}).items()}
+
     def graph() -> Any:
         out = paper_venue(
             at(*orders, typ=OrderRequest),
             at(*cancels) if cancels else csp.null_ts(CancelRequest),
-            {k: at(*v) for k, v in (bars or {}).items()},
-            {k: at(*v) for k, v in (trades or {}).items()},
+            Market(bars=edges(bars), trades=edges(trades), quotes=edges(quotes), depth=depth or {}),
             only,
             config,
         )
@@ -74,6 +88,8 @@ def test_market_order_fills_at_the_next_open_known_at_that_bars_close() -> None:
                 fee=0.2,
                 order_id="1",
                 liquidity=Liquidity.TAKER,
+                decision_price=100.5,  # the close at which it was sent
+                market_price=102.0,
             ),
         )
     ]
@@ -165,8 +181,116 @@ def test_symbols_fill_against_their_own_market() -> None:
 
 
 def test_an_instrument_without_a_market_is_refused() -> None:
-    with pytest.raises(ValueError, match="A has neither bars nor trades"):
+    with pytest.raises(ValueError, match="A has neither bars, trades, quotes nor depth"):
         venue([(1.0, order("1", Side.BUY, 1.0))])
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (special("1", Side.BUY, 1.0, OrderType.STOP), "stop_not_positive"),
+        (special("1", Side.BUY, 1.0, OrderType.STOP_LIMIT, stop_price=10.0), "limit_not_positive"),
+        (special("1", Side.BUY, 1.0, OrderType.STOP, stop_price=float("inf")), "stop_not_positive"),
+        (special("1", Side.BUY, 1.0, OrderType.TRAILING_STOP), "trail_not_positive"),
+        (special("1", Side.BUY, 1.0, OrderType.TRAILING_STOP, trail=1.0, trail_bps=5.0), "trail_not_positive"),
+        (special("1", Side.BUY, 1.0, OrderType.TRAILING_STOP, trail=float("nan")), "trail_not_positive"),
+        (special("1", Side.BUY, 1.0, OrderType.MARKET, time_in_force=TimeInForce.GTD), "expiry_not_ahead"),
+        (
+            special("1", Side.BUY, 1.0, OrderType.MARKET, time_in_force=TimeInForce.GTD, expires=T0),
+            "expiry_not_ahead",
+        ),
+        (special("1", Side.BUY, 1.0, OrderType.MARKET, post_only=True), "post_only_not_resting"),
+        (special("1", Side.BUY, 1.0, OrderType.MARKET, reduce_only=True), "reduce_only"),
+        (special("1", Side.BUY, 1.0, OrderType.LIMIT, limit_price=1.0, parent="0"), "no_parent"),
+        (special("1", Side.BUY, 1.0, OrderType.LIMIT, limit_price=1.0, replaces="0"), "replaced_gone"),
+    ],
+)
+def test_terms_that_make_no_order_are_refused_with_a_code(request_: OrderRequest, code: str) -> None:
+    out = venue([(1.0, request_)], {"A": [bar(1, 100.0)]})
+    assert [(u.state, u.code, u.remaining) for u in values(out["update"])] == [(OrderState.REJECTED, code, 0.0)]
+    assert values(out["update"])[0].reason
+    assert not out["fill"]
+
+
+def states(out: Any) -> list[tuple[str, str, str]]:
+    return [(u.order_id, u.state.name, u.code) for u in values(out["update"])]
+
+
+def test_a_bracket_protects_what_its_entry_filled() -> None:
+    # Long 2 at the open of 102; the next bar falls to 99 and takes the stop at 99.5, so the target goes.
+    leave = {"parent": "in", "group": "out"}
+    orders = [
+        (3600.0, order("in", Side.BUY, 2.0)),
+        (3600.0, special("stop", Side.SELL, 2.0, OrderType.STOP, stop_price=99.5, **leave)),
+        (3600.0, special("target", Side.SELL, 2.0, OrderType.LIMIT, limit_price=110.0, **leave)),
+    ]
+    out = venue(orders, {"A": [bar(1, 100.0), bar(2, 102.0), bar(3, 100.0)]})
+    assert states(out) == [
+        ("in", "ACCEPTED", ""),
+        ("stop", "ACCEPTED", ""),
+        ("target", "ACCEPTED", ""),
+        ("in", "FILLED", ""),
+        ("stop", "ACCEPTED", "triggered"),
+        ("stop", "FILLED", ""),
+        ("target", "CANCELLED", "oco"),
+    ]
+    assert [(f.order_id, f.price) for f in values(out["fill"])] == [("in", 102.0), ("stop", 99.5)]
+
+
+def test_a_day_order_ends_with_the_session_and_a_dated_one_at_its_time() -> None:
+    # T0 is 14:30 on a Tuesday in New York's winter: the session ends at 21:00, 6.5 hours later.
+    listed = Instrument(symbol="A", tick="0.01", lot="0.001", calendar="NYSE")
+    day = special("day", Side.BUY, 1.0, OrderType.LIMIT, limit_price=9.0, time_in_force=TimeInForce.DAY)
+    until = T0 + timedelta(minutes=1)
+    dated = special(
+        "dated", Side.BUY, 1.0, OrderType.LIMIT, limit_price=9.0, time_in_force=TimeInForce.GTD, expires=until
+    )
+    # The trade at the very instant of the end is too late for both.
+    trades = [trade(60.0, 8.0, 1.0), trade(6.5 * 3600.0, 8.0, 1.0)]
+    out = venue([(1.0, dated), (61.0, day)], trades={"A": trades}, only=(listed,))
+    ends = [(t, u.order_id, u.state, u.code) for t, u in out["update"] if u.state is not OrderState.ACCEPTED]
+    assert ends == [
+        (until, "dated", OrderState.EXPIRED, "time_in_force"),
+        (T0 + timedelta(hours=6.5), "day", OrderState.EXPIRED, "time_in_force"),
+    ]
+    assert not out["fill"]
+
+
+def test_a_market_order_takes_the_quote_and_walks_the_book() -> None:
+    quote = Quote(symbol="A", event_time=T0, bid=99.0, ask=101.0, bid_size=1.0, ask_size=5.0)
+    out = venue([(1.0, order("1", Side.BUY, 2.0))], quotes={"A": [(0.5, quote), (2.0, quote)]})
+    (fill,) = values(out["fill"])
+    assert (fill.price, fill.decision_price, fill.market_price, fill.half_spread) == (101.0, 100.0, 100.0, 1.0)
+
+    book = Depth(
+        symbol="A",
+        event_time=T0,
+        bids=np.array([[99.0, 1.0]]),
+        asks=np.array([[101.0, 0.5], [102.0, 1.0], [103.0, 9.0]]),
+        snapshot=True,
+    )
+    out = venue([(1.0, order("1", Side.BUY, 2.0))], depth={"A": csp.apply(at((0.5, 1), (2.0, 2)), lambda _: book, Depth)})
+    assert [(f.quantity, f.price) for f in values(out["fill"])] == [(0.5, 101.0), (1.0, 102.0), (0.5, 103.0)]
+    assert {f.decision_price for f in values(out["fill"])} == {100.0}
+
+
+def test_jitter_delays_each_message_but_never_lets_one_overtake() -> None:
+    config = PaperConfig(latency_ms=10.0, latency_jitter_ms=200.0, latency_seed=3, fills=FREE.fills)
+    orders = [(i / 100.0, order(str(i), Side.BUY, 1.0, limit=1.0)) for i in range(60)]
+    first, again = (venue(orders, {"A": [bar(1, 100.0)]}, config=config) for _ in range(2))
+    assert first == again
+    assert [u.order_id for u in values(first["update"])] == [str(i) for i in range(60)]
+    late = [(t - T0).total_seconds() - i / 100.0 for i, (t, _) in enumerate(first["update"])]
+    assert min(late) >= 0.01
+    assert len({round(x, 6) for x in late}) > 20
+
+
+def test_a_cancel_never_overtakes_the_order_it_is_for() -> None:
+    # Two orders and their cancels leave in one instant.
+    orders = [(1.0, order("1", Side.BUY, 1.0, limit=1.0)), (1.0, order("2", Side.BUY, 1.0, limit=1.0))]
+    cancels = [(1.0, CancelRequest(order_id=key, symbol="A")) for key in ("1", "2")]
+    out = venue(orders, {"A": [bar(1, 100.0)]}, cancels=cancels)
+    assert states(out) == [(key, state, "") for key in ("1", "2") for state in ("ACCEPTED", "CANCELLED")]
 
 
 @settings(max_examples=30, deadline=None)

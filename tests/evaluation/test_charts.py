@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evaluation import charts
 from evaluation.hold import buy_and_hold
 from evaluation.run import read_fills, read_marks
-from evaluation.trips import round_trips
+from evaluation.trips import account
 
 T = [START_NS + i * HOUR_NS for i in range(6)]
 
@@ -73,6 +73,34 @@ def test_equity_chart_shows_both_accounts_and_their_drawdowns() -> None:
     assert min(unpack(trace(figure, "Buy and hold, drawdown")["y"])) == -0.5
 
 
+def test_a_strategy_that_buy_and_hold_would_flatten_gets_a_panel_of_its_own_and_a_log_axis() -> None:
+    equity = [100.0, 102.0, 101.0, 104.0, 103.0, 105.0]
+    run = record(T, equity, markets=(market(T, [10.0, 20.0, 40.0, 60.0, 90.0, 100.0]),))
+
+    figure = charts.equity_figure(run, read_marks(run), buy_and_hold(run))
+
+    go.Figure(figure)
+    assert figure["layout"]["yaxis"]["type"] == "log"
+    assert [item["text"] for item in figure["layout"]["annotations"]][1] == "Strategy alone, USD"
+    alone = [item for item in figure["data"] if item.get("yaxis") == "y2"]
+    assert [unpack(item["y"]) for item in alone] == [equity]
+    assert trace(figure, "Strategy, drawdown")["yaxis"] == "y3"
+
+
+def test_accounts_that_move_alike_share_one_linear_panel() -> None:
+    run = record(T, [100.0, 110.0, 120.0, 60.0, 90.0, 100.0], markets=(market(T, [10.0, 11.0, 12.0, 6.0, 9.0, 10.0]),))
+
+    lines = charts.equity_lines(read_marks(run), buy_and_hold(run))
+
+    assert (lines.log, lines.alone) == (False, False)
+
+
+def test_a_debt_has_no_log_axis() -> None:
+    run = record(T, [100.0, 10.0, -5.0, 400.0, 10.0, 10.0], markets=(market(T, [10.0] * 6),))
+
+    assert charts.equity_figure(run, read_marks(run), buy_and_hold(run))["layout"]["yaxis"]["type"] == "linear"
+
+
 def test_drawdown_is_computed_before_thinning() -> None:
     # A dip within a rise: of the 25 marks around it thinning keeps only 100 and 150, and would see no fall.
     count = 50_000
@@ -97,9 +125,9 @@ def test_price_chart_tells_entries_from_exits_and_buys_from_sells() -> None:
     ]
     run = record(T, [100.0] * 6, *rows, markets=(market(T, [10.0] * 6),))
     fills = read_fills(run)
-    _, entries, _ = round_trips(fills, run.markets)
+    entries = account(fills, run.markets).entries
 
-    figure = charts.price_figure(run.markets[0], fills, entries, "USD")
+    figure = charts.price_figure(run.markets[0], fills, np.arange(4), entries, "USD")
 
     go.Figure(figure)
     assert unpack(trace(figure, "Buy, entry")["y"]) == [10.0, 13.0]
@@ -114,13 +142,17 @@ def test_each_price_chart_shows_the_fills_of_its_own_market_thinned_with_a_note(
     markets = tuple(market(T, [10.0] * 6, symbol=name) for name in "AB")
     run = record(T, [100.0] * 6, *rows, markets=markets)
     fills = read_fills(run)
-    _, entries, _ = round_trips(fills, run.markets)
+    entries = account(fills, run.markets).entries
 
-    drawn = [unpack(trace(charts.price_figure(m, fills, entries, "USD"), "Buy, entry")["x"]) for m in markets]
+    own = [np.flatnonzero(fills.places == place) for place in range(2)]
+    drawn = [
+        unpack(trace(charts.price_figure(m, fills, rows, entries, "USD"), "Buy, entry")["x"])
+        for m, rows in zip(markets, own, strict=True)
+    ]
 
     assert [len(times) for times in drawn] == [2_000, 715]
-    assert charts.fills_note(markets[0], fills) == "Showing 2,000 of 4,285 fills, evenly chosen."
-    assert charts.fills_note(markets[1], fills) == ""
+    assert charts.fills_note(len(own[0])) == "Showing 2,000 of 4,285 fills, evenly chosen."
+    assert charts.fills_note(len(own[1])) == ""
 
 
 def test_exposure_chart_adds_gross_only_where_it_differs_and_stops_at_bankruptcy() -> None:

@@ -51,6 +51,25 @@ def test_several_symbols_get_equal_cash_and_wait_for_their_first_price() -> None
     assert hold.equity.tolist() == [200.0, 300.0, 300.0, 250.0]
 
 
+def test_foreign_prices_are_converted_at_the_last_rate() -> None:
+    # 1000 dollars are 800 euros at 1.25: 8 units at 100 with a fee of 8 leave no room, 7 cost 707.
+    only = market(T[:2], [100.0, 110.0], lot=1.0, taker_bps=100.0, currency="EUR", rate=1.25)
+    hold = buy_and_hold(record(T[:2], [1.0] * 2, initial_cash=1000.0, markets=(only,)))
+
+    assert hold.quantities == (7.0,)
+    assert hold.fees == pytest.approx(7.0 * 1.25)
+    assert hold.equity == pytest.approx([1000.0 - 7.0 * 1.25, 1000.0 + (70.0 - 7.0) * 1.25])
+
+
+def test_splits_multiply_what_is_held_and_dividends_stay_cash() -> None:
+    # 10 units; 1 a unit paid and then 2 for 1, both after the second price; 0.5 a unit of the 20 before the last.
+    terms = {"splits": ((T[1], 2.0),), "dividends": ((T[1], 1.0), (T[2], 0.5))}
+    only = market(T, [10.0, 10.0, 5.0, 6.0], lot=1.0, **terms)
+    hold = buy_and_hold(record(T, [1.0] * 4, initial_cash=100.0, markets=(only,)))
+
+    assert hold.equity.tolist() == [100.0, 100.0, 20 * 5.0 + 10.0, 20 * 6.0 + 10.0 + 10.0]
+
+
 def test_a_share_that_buys_no_lot_stays_cash() -> None:
     dear, cheap = market(T, [1e6] * 4, symbol="A", lot=1.0), market(T, [1.0, 1.0, 1.0, 2.0], symbol="B", lot=1.0)
 

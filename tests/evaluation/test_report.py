@@ -3,23 +3,28 @@
 import json
 import re
 import struct
+from collections.abc import Callable
 from html.parser import HTMLParser
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from finished import Row, compounded, daily_times, market, record
 from rich.console import Console
 
 from evaluation import charts
 from evaluation.display import activity_rows, hours, probability, risk_rows, uncertainty, verdict
+from evaluation.document import TRIPS_SCHEMA, plain
 from evaluation.figures import absent, measured
-from evaluation.report import summary_table, write
+from evaluation.report import BRIEF, summary_table, write
 from evaluation.run import RunRecord
-from evaluation.trading import DEFINITIONS, evaluate, plain
+from evaluation.trading import DEFINITIONS, evaluate
 
 DAYS = daily_times(400)
+Build = Callable[..., RunRecord]
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -76,7 +81,7 @@ def run() -> RunRecord:
 
 
 @pytest.fixture(scope="module")
-def written(run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+def written(run: RunRecord, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return write(tmp_path_factory.mktemp("report") / "deep" / "er", run, evaluate(run))
 
 
@@ -85,12 +90,12 @@ def page_of(run: RunRecord, folder: Path) -> tuple[str, Page]:
     return text, Page(text)
 
 
-def test_three_files_and_no_draft_are_left(written: tuple[Path, Path, Path]) -> None:
-    assert [path.name for path in written] == ["report.json", "report.html", "equity.png"]
-    assert sorted(path.name for path in written[0].parent.iterdir()) == ["equity.png", "report.html", "report.json"]
+def test_four_files_and_no_draft_are_left(written: tuple[Path, ...]) -> None:
+    assert [path.name for path in written] == ["report.json", "report.html", "equity.png", "trips.parquet"]
+    assert sorted(written[0].parent.iterdir()) == sorted(written)
 
 
-def test_the_json_is_strict_and_is_the_report(run: RunRecord, written: tuple[Path, Path, Path]) -> None:
+def test_the_json_is_strict_and_is_the_report(run: RunRecord, written: tuple[Path, ...]) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(f"not JSON: {constant}")
 
@@ -99,14 +104,14 @@ def test_the_json_is_strict_and_is_the_report(run: RunRecord, written: tuple[Pat
     assert document == json.loads(json.dumps(plain(evaluate(run))))
 
 
-def test_the_same_run_gives_the_same_bytes(run: RunRecord, written: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes(run: RunRecord, written: tuple[Path, ...], tmp_path: Path) -> None:
     again = write(tmp_path, run, evaluate(run))
 
     for first, second in zip(written, again, strict=True):
         assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_page_is_balanced_loads_nothing_and_forbids_itself_to(written: tuple[Path, Path, Path]) -> None:
+def test_the_page_is_balanced_loads_nothing_and_forbids_itself_to(written: tuple[Path, ...]) -> None:
     text = written[1].read_text(encoding="utf-8")
     page = Page(text)
 
@@ -121,7 +126,7 @@ def test_the_page_is_balanced_loads_nothing_and_forbids_itself_to(written: tuple
 
 
 def test_the_page_shows_every_figure_with_its_uncertainty_and_definition(
-    run: RunRecord, written: tuple[Path, Path, Path]
+    run: RunRecord, written: tuple[Path, ...]
 ) -> None:
     text = Page(written[1].read_text(encoding="utf-8")).text
     report = evaluate(run)
@@ -136,14 +141,14 @@ def test_the_page_shows_every_figure_with_its_uncertainty_and_definition(
     assert " ".join(verdict(report).split()) in text
 
 
-def test_the_month_table_has_a_cell_a_month_and_a_total_a_year(written: tuple[Path, Path, Path]) -> None:
+def test_the_month_table_has_a_cell_a_month_and_a_total_a_year(written: tuple[Path, ...]) -> None:
     text = written[1].read_text(encoding="utf-8")
 
     assert len(re.findall(r'<td class="(?:gain|loss)"', text)) == 14  # 400 days from January 2024
     assert re.findall(r'<th scope="row">(\d{4})</th>', text) == ["2024", "2025"]
 
 
-def test_a_partial_run_says_so_and_a_whole_one_does_not(written: tuple[Path, Path, Path], tmp_path: Path) -> None:
+def test_a_partial_run_says_so_and_a_whole_one_does_not(written: tuple[Path, ...], tmp_path: Path) -> None:
     _, partial = page_of(run_record(partial=True), tmp_path)
 
     assert "Partial run." in partial.text
@@ -161,6 +166,7 @@ def test_text_from_the_run_cannot_become_markup(tmp_path: Path) -> None:
         currency="<b>",
         sample=HOSTILE,
         facts=((HOSTILE, HOSTILE),),
+        strategy_fills=table.append_column("strategy", pa.array([HOSTILE])),
     )
 
     text, page = page_of(hostile, tmp_path)
@@ -204,7 +210,7 @@ def test_many_markets_are_drawn_up_to_a_limit_busiest_first(tmp_path: Path) -> N
     assert "3 further markets with fewer fills not drawn." in page.text
 
 
-def test_the_picture_is_a_png_of_the_promised_size(written: tuple[Path, Path, Path]) -> None:
+def test_the_picture_is_a_png_of_the_promised_size(written: tuple[Path, ...]) -> None:
     content = written[2].read_bytes()
 
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
@@ -217,16 +223,29 @@ def test_a_dollar_sign_in_a_title_is_no_formula(tmp_path: Path) -> None:
     assert write(tmp_path, run, evaluate(run))[2].exists()
 
 
-def test_the_terminal_shows_every_figure_and_takes_no_markup() -> None:
+def shown(run: RunRecord, width: int = 140) -> str:
     screen = StringIO()
-    report = evaluate(run_record(title="[red]A run[/red]", currency="[b]"))
-    Console(width=140, file=screen).print(summary_table(report))
-    text = screen.getvalue()
+    Console(width=width, file=screen).print(summary_table(evaluate(run)))
+    return screen.getvalue()
+
+
+def test_the_terminal_shows_risk_and_the_main_figures_of_trading_and_takes_no_markup() -> None:
+    run = run_record(title="[red]A run[/red]", currency="[b]")
+    text = shown(run)
 
     assert "[red]A run[/red]" in text
-    for row in risk_rows(report) + activity_rows(report):
+    for row in risk_rows(evaluate(run)) + [row for row in activity_rows(evaluate(run)) if row.key in BRIEF]:
         assert row.label in text
         assert row.strategy in text
+
+
+def test_the_terminal_fits_a_screen_and_names_strategies_and_costs(busy: Build) -> None:
+    text = shown(busy(), width=100)
+
+    assert len(text.splitlines()) <= 32
+    assert re.search(r"Profit of \(unallocated\) .* \d+ trips, ", text)
+    assert re.search(r"Implementation shortfall .* USD .* bps: fees ", text)
+    assert "not recorded" in shown(busy(priced=False))
 
 
 def test_the_verdict_says_whether_luck_alone_could_have_done_it() -> None:
@@ -252,3 +271,33 @@ def test_numbers_read_as_people_write_them() -> None:
     figure = measured(1.0, interval=(-0.5, 2.0), standard_error=0.25)
     assert uncertainty(figure, lambda value: f"{value:g}") == "-0.5 to 2 · s.e. 0.25"
     assert uncertainty(absent("no"), str) == ""
+
+
+def test_every_table_is_on_the_page_and_scrolls_in_a_box_of_its_own(busy: Build, tmp_path: Path) -> None:
+    text, page = page_of(busy(), tmp_path)
+
+    assert page.open == []
+    for title in ("By strategy", "By symbol", "Costs", "Deepest drawdowns", "Round trips"):
+        assert f"<h2>{title}</h2>" in text
+    assert text.count('<table class="grid">') == 5
+    assert len(re.findall(r'<div class="scroll[^>]*><table class="grid">', text)) == 5
+    assert "(unallocated)" in page.text
+
+
+def test_the_page_shows_the_newest_trips_and_the_file_holds_all(busy: Build, tmp_path: Path) -> None:
+    run = busy(1_000)
+    report = evaluate(run)
+    text, page = page_of(run, tmp_path)
+    table = pq.read_table(tmp_path / "trips.parquet")
+
+    assert table.schema == TRIPS_SCHEMA
+    assert table.num_rows == len(report.trips) > 200
+    assert table["profit"].to_pylist() == [trip.profit for trip in report.trips]
+    assert table["closed"].cast(pa.int64()).to_pylist() == [trip.closed_ns for trip in report.trips]
+    assert f"The newest 200 of {len(report.trips)}; all are in trips.parquet." in page.text
+    assert text.split("<h2>Round trips</h2>")[1].split("</table>")[0].count("<tr>") == 201
+    assert json.loads((tmp_path / "report.json").read_text())["trips"] == {
+        "count": len(report.trips),
+        "file": "trips.parquet",
+        "by_strategy": True,
+    }

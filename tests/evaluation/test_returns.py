@@ -1,7 +1,6 @@
 """Every figure of return and risk against a case worked by hand."""
 
 import math
-from datetime import datetime
 from statistics import NormalDist
 
 import empyrical
@@ -13,8 +12,6 @@ from hypothesis import strategies as st
 
 from evaluation import returns as judged
 from evaluation.run import Floats, Ints
-
-POSITIVE = st.lists(st.floats(1.0, 1e6), min_size=2, max_size=60)
 
 
 def ns(*hours: float) -> Ints:
@@ -129,34 +126,6 @@ def test_deflated_sharpe_is_the_chance_of_being_above_luck() -> None:
 def test_sortino_divides_by_the_root_of_the_mean_squared_loss() -> None:
     # 3 % and -1 % in turn: mean 1 %, downside sqrt(1 / 2) %.
     assert of([0.03, -0.01] * 20).sortino.value == pytest.approx(math.sqrt(2.0) * math.sqrt(365))
-
-
-def test_max_drawdown_names_its_depth_length_and_dates() -> None:
-    times = ns(0.0, 24.0, 48.0, 72.0, 96.0, 120.0, 144.0)
-    equity = np.array([100.0, 120.0, 120.0, 90.0, 100.0, 130.0, 125.0])
-
-    depth, lasted, span = judged.max_drawdown(times, equity, 100.0)
-
-    assert depth.value == pytest.approx(0.25)
-    assert lasted.value == 3.0  # from the last day at 120 to the first at or above it
-    assert span == judged.DrawdownSpan(
-        peak=datetime(2024, 1, 3), trough=datetime(2024, 1, 4), recovered=datetime(2024, 1, 6)
-    )
-
-
-def test_a_drawdown_counts_from_the_initial_cash_and_may_never_end() -> None:
-    depth, lasted, span = judged.max_drawdown(ns(0.0, 24.0, 60.0), np.array([90.0, 60.0, 75.0]), 100.0)
-
-    assert depth.value == pytest.approx(0.4)
-    assert lasted.value == 2.5
-    assert span is not None
-    assert (span.peak, span.recovered) == (datetime(2024, 1, 1), None)
-
-
-def test_rising_equity_has_a_drawdown_of_zero_and_no_dates() -> None:
-    depth, lasted, span = judged.max_drawdown(ns(0.0, 1.0), np.array([100.0, 101.0]), 100.0)
-
-    assert (depth.value, lasted.value, span) == (0.0, None, None)
 
 
 def test_calmar_is_annual_return_over_the_drawdown_of_all_marks() -> None:
@@ -281,21 +250,6 @@ def test_resamples_without_variance_leave_the_sharpe_interval_out() -> None:
     assert intervals.sharpe is None
     assert intervals.annual_return is not None
     assert intervals.annual_return[0] == 0.0
-
-
-@given(equity=POSITIVE)
-def test_drawdown_of_a_solvent_account_lies_in_zero_to_one(equity: list[float]) -> None:
-    falls = judged.drawdowns(np.array(equity), equity[0])
-
-    assert ((falls >= 0.0) & (falls < 1.0)).all()
-
-
-@given(equity=POSITIVE)
-def test_drawdown_agrees_with_empyrical_on_one_mark_a_day(equity: list[float]) -> None:
-    values = np.array(equity)
-    depth, _, _ = judged.max_drawdown(np.array(daily_times(len(equity))), values, equity[0])
-
-    assert depth.value == pytest.approx(-empyrical.max_drawdown(values[1:] / values[:-1] - 1.0), abs=1e-9)
 
 
 @settings(max_examples=10, deadline=None)

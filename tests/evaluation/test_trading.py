@@ -13,9 +13,11 @@ from finished import DAY_NS, HOUR_NS, START_NS, Row, compounded, daily_times, eq
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evaluation.activity import Activity, wilson_interval
+from evaluation.document import plain
 from evaluation.figures import Figure, absent, measured
 from evaluation.run import DataDescription, moment, read_marks
-from evaluation.trading import DEFINITIONS, Activity, evaluate, plain, wilson_interval
+from evaluation.trading import DEFINITIONS, evaluate
 
 T = [START_NS + i * HOUR_NS for i in range(5)]
 
@@ -47,6 +49,10 @@ def test_activity_of_two_trips_by_hand() -> None:
     assert activity.holding_hours.value == 1.0
     assert activity.time_in_market.value == 0.5
     assert activity.gross_exposure.value == pytest.approx((100.0 / 99.0 + 220.0 / 107.0) / 4)
+    assert activity.net_exposure.value == pytest.approx((100.0 / 99.0 - 220.0 / 107.0) / 4)
+    assert activity.long_exposure.value == pytest.approx(100.0 / 99.0 / 4)
+    assert activity.short_exposure.value == pytest.approx(220.0 / 107.0 / 4)
+    assert activity.peak_exposure.value == pytest.approx(220.0 / 107.0)
     assert activity.turnover_per_year.reason == "needs 30 trading days"
     assert report.strategy.total_return.value == pytest.approx(0.02)
     assert (report.start, report.end) == (datetime(2024, 1, 1), datetime(2024, 1, 1, 4))
@@ -178,6 +184,8 @@ def test_several_symbols_need_recorded_gross_exposure() -> None:
     assert "gross_exposure" in (without.time_in_market.reason or "")
     assert recorded.time_in_market.value == 0.5
     assert recorded.gross_exposure.value == pytest.approx(0.4)
+    assert (recorded.long_exposure.value, recorded.short_exposure.value) == (pytest.approx(0.2), pytest.approx(0.2))
+    assert without.net_exposure.value == 0.0
 
 
 def test_every_figure_is_defined_and_every_definition_is_a_figure() -> None:
@@ -194,6 +202,7 @@ def test_the_json_form_is_strict_stable_and_names_its_sources() -> None:
     document = json.loads(first)
 
     assert first == second
+    assert document["schema"] == 2
     assert document["partial"] is True
     assert document["data"] == {
         "path": "data/x.parquet",
@@ -310,6 +319,10 @@ def test_impossible_records_are_refused(changes: dict[str, Any], message: str) -
         ({"first_price": math.nan}, "first_price of X must be positive"),
         ({"taker_bps": 2_000.0}, "taker_bps of X must lie in"),
         ({"slippage": -1.0}, "slippage of X must not be negative"),
+        ({"rate": 0.0}, "rate of X must be positive"),
+        ({"splits": ((T[0], 0.0),)}, "splits of X must be positive and finite"),
+        ({"splits": ((T[1], 2.0), (T[0], 2.0))}, "splits of X must not decrease, does in row 1"),
+        ({"dividends": ((T[0], math.nan),)}, "dividends of X must be finite"),
     ],
 )
 def test_impossible_markets_are_refused(changes: dict[str, Any], message: str) -> None:

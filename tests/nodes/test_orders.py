@@ -1,122 +1,29 @@
-"""From opinion to order."""
+"""From target to order."""
 
-import math
 from datetime import timedelta
 from typing import Any
 
 import csp
-import numpy as np
 import pytest
+from csp import ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import SECOND, T0, at, run, ticks, values
+from support import SECOND, T0, at, run, values
 
-from brokers.events import Fill, Liquidity, OrderState, OrderType, OrderUpdate
+from brokers.events import CorporateAction, Fill, Liquidity, OrderRequest, OrderState, OrderType, OrderUpdate
 from feeds.events import Side
 from feeds.instruments import Instrument
-from nodes.events import RiskAction, RiskActionKind, Signal, TargetPosition
-from nodes.orders import SizingConfig, annual_volatility, generate_orders, target_position, unfilled
+from nodes.events import RiskAction, RiskActionKind, TargetPosition
+from nodes.orders import generate_orders
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
-
-
-def signal(score: float, confidence: float = 1.0) -> Signal:
-    return Signal(symbol="A", source="fused", score=score, confidence=confidence, horizon_s=60.0, asof=T0)
-
-
-def targets(signals: Any, config: SizingConfig, *, volatility: float | None = None, equity: float = 1_000.0) -> Any:
-    def graph() -> Any:
-        vol = csp.null_ts(float) if volatility is None else csp.const(volatility)
-        return target_position(ticks(*signals), csp.const(10.0), csp.const(equity), vol, A, config)
-
-    return [(t, target.quantity) for t, target in run(graph)]
-
-
-def test_fixed_quantity_scales_with_the_score_in_whole_lots() -> None:
-    config = SizingConfig(mode="fixed", quantity=1.0, change_min=0.0)
-    assert targets([signal(1.0), signal(0.55), signal(-0.55)], config) == [
-        (T0, 1.0),
-        (T0 + SECOND, 0.5),
-        (T0 + 2 * SECOND, -0.5),
-    ]
-
-
-def test_fraction_of_equity() -> None:
-    assert targets([signal(1.0)], SizingConfig(mode="fraction", fraction=0.5)) == [(T0, 50.0)]
-
-
-def test_volatility_target_is_capped_by_leverage() -> None:
-    config = SizingConfig(mode="volatility", volatility_target=0.2, leverage_max=1.0)
-    assert targets([signal(1.0)], config, volatility=0.4) == [(T0, 50.0)]
-    assert targets([signal(1.0)], config, volatility=0.1) == [(T0, 100.0)]
-    assert targets([signal(1.0)], config) == []  # no volatility yet: no position yet
-
-
-@pytest.mark.parametrize(
-    ("config", "signals", "wanted"),
-    [
-        (SizingConfig(mode="fixed", change_min=0.2), [signal(1.0), signal(0.9), signal(0.7)], [1.0, 0.7]),
-        (SizingConfig(mode="fixed", score_min=0.5), [signal(1.0), signal(0.4)], [1.0, 0.0]),
-        (SizingConfig(mode="fixed", shorts=False), [signal(-1.0), signal(1.0), signal(-1.0)], [1.0, 0.0]),
-        (SizingConfig(mode="fixed", change_min=0.9), [signal(0.3), signal(-0.3)], [0.3, -0.3]),
-        (SizingConfig(mode="fixed", confidence_min=0.5), [signal(1.0, 0.4), signal(1.0, 0.5)], [1.0]),
-    ],
-    ids=[
-        "small changes are not traded",
-        "a weak score goes flat",
-        "no shorts",
-        "a change of side always counts",
-        "no confidence, no change",
-    ],
-)
-def test_what_a_signal_may_change(config: SizingConfig, signals: Any, wanted: list[float]) -> None:
-    assert [quantity for _, quantity in targets(signals, config)] == wanted
-
-
-def test_a_position_is_left_even_where_none_could_be_taken() -> None:
-    # Equity is lost by the time of the exit: the way out needs no size.
-    def graph() -> Any:
-        equity = ticks(1_000.0, -50.0)
-        signals = ticks(signal(1.0), signal(0.0))
-        return target_position(signals, csp.const(10.0), equity, csp.null_ts(float), A, SizingConfig(mode="fraction"))
-
-    assert [t.quantity for t in values(run(graph))] == [50.0, 0.0]
-
-
-@pytest.mark.parametrize("equity", [0.0, -5.0, math.nan])
-def test_no_position_is_wanted_on_no_equity(equity: float) -> None:
-    assert targets([signal(1.0)], SizingConfig(mode="fraction"), equity=equity) == []
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=20))
-def test_targets_are_whole_lots_within_the_full_position(scores: list[float]) -> None:
-    for _, quantity in targets([signal(s) for s in scores], SizingConfig(mode="fixed", quantity=3.0)):
-        assert abs(quantity) <= 3.0
-        assert quantity == round(quantity * 10) / 10
-
-
-def test_annual_volatility_against_numpy() -> None:
-    prices = np.exp(np.cumsum(np.random.default_rng(1).normal(0.0, 0.01, 300)))
-    points = run(lambda: annual_volatility(ticks(*prices.tolist()), 100))
-
-    returns = np.diff(np.log(prices))
-    year = 365.25 * 86_400
-    assert [t for t, _ in points] == [T0 + i * SECOND for i in range(100, 300)]
-    expected = [math.sqrt(np.square(returns[i - 100 : i]).sum() * year / 100) for i in range(100, 300)]
-    assert values(points) == pytest.approx(expected, rel=1e-12)
-
-
-def test_volatility_refuses_a_bad_price() -> None:
-    with pytest.raises(ValueError, match="close must be positive and finite, was nan"):
-        run(lambda: annual_volatility(ticks(1.0, math.nan), 2))
 
 
 def target(quantity: float) -> TargetPosition:
     return TargetPosition(symbol="A", quantity=quantity, asof=T0)
 
 
-def fill(order: int, side: Side, quantity: float) -> Fill:
+def fill(order: int, side: Side, quantity: float, base_fee: float = 0.0) -> Fill:
     return Fill(
         market_time=T0,
         symbol="A",
@@ -126,6 +33,7 @@ def fill(order: int, side: Side, quantity: float) -> Fill:
         fee=0.0,
         order_id=f"run-A-{order}",
         liquidity=Liquidity.TAKER,
+        base_fee=base_fee,
     )
 
 
@@ -133,15 +41,23 @@ def update(order: int, state: OrderState) -> OrderUpdate:
     return OrderUpdate(order_id=f"run-A-{order}", symbol="A", state=state, remaining=0.0, code="", reason="")
 
 
-def orders(wanted: Any, fills: Any = (), updates: Any = (), actions: Any = ()) -> list[tuple[Any, str, float]]:
+def sent(
+    wanted: Any, fills: Any = (), updates: Any = (), actions: Any = (), instrument: Instrument = A
+) -> list[tuple[Any, OrderRequest]]:
     def graph() -> Any:
         answers = at(*fills, typ=Fill), at(*updates, typ=OrderUpdate), at(*actions, typ=RiskAction)
-        return generate_orders(at(*wanted), *answers, A, "run")
+        return generate_orders(at(*wanted), *answers, instrument, "run")
 
     out = run(graph)
     assert all(o.order_type is OrderType.MARKET for o in values(out))
     assert [o.order_id for o in values(out)] == [f"run-A-{i + 1}" for i in range(len(out))]
-    return [(t, o.side.name, o.quantity) for t, o in out]
+    return out
+
+
+def orders(
+    wanted: Any, fills: Any = (), updates: Any = (), actions: Any = (), instrument: Instrument = A
+) -> list[tuple[Any, str, float]]:
+    return [(t, o.side.name, o.quantity) for t, o in sent(wanted, fills, updates, actions, instrument)]
 
 
 def test_what_is_in_flight_is_not_ordered_twice() -> None:
@@ -154,7 +70,7 @@ def test_what_is_in_flight_is_not_ordered_twice() -> None:
     ]
 
 
-@pytest.mark.parametrize("state", [OrderState.REJECTED, OrderState.CANCELLED])
+@pytest.mark.parametrize("state", [OrderState.REJECTED, OrderState.CANCELLED, OrderState.EXPIRED])
 def test_what_the_venue_refused_is_no_longer_in_flight(state: OrderState) -> None:
     wanted = [(0.0, target(2.0)), (2.0, target(2.0))]
     assert orders(wanted, updates=[(1.0, update(1, state))]) == [(T0, "BUY", 2.0), (T0 + 2 * SECOND, "BUY", 2.0)]
@@ -184,12 +100,6 @@ def test_a_stop_that_does_not_flatten_orders_nothing() -> None:
     assert orders([(0.0, target(3.0))], fills, (), [(2.0, STOP)]) == [(T0, "BUY", 3.0)]
 
 
-def test_only_what_ends_an_order_without_a_fill_is_heard() -> None:
-    updates = [update(i, state) for i, state in enumerate(OrderState)]
-    heard = run(lambda: unfilled(ticks(*updates)))
-    assert [u.state for u in values(heard)] == [OrderState.CANCELLED, OrderState.REJECTED]
-
-
 def test_an_answer_in_the_cycle_of_a_target_counts_first() -> None:
     wanted = [(0.0, target(2.0)), (1.0, target(2.0))]
     assert orders(wanted, fills=[(1.0, fill(1, Side.BUY, 2.0))]) == [(T0, "BUY", 2.0)]
@@ -204,26 +114,199 @@ def test_a_target_off_the_lot_is_refused() -> None:
 @given(st.lists(st.integers(-30, 30), min_size=1, max_size=20))
 def test_filled_at_once_the_position_follows_the_target(lots: list[int]) -> None:
     wanted = [(float(i), target(n / 10)) for i, n in enumerate(lots)]
-    sent = orders(wanted, [])
+    made = orders(wanted, [])
     position = 0.0
     fills = []
-    for (when, side, quantity), number in zip(sent, range(1, len(sent) + 1), strict=True):
+    for (when, side, quantity), number in zip(made, range(1, len(made) + 1), strict=True):
         position += quantity if side == "BUY" else -quantity
         fills.append(((when - T0) / timedelta(seconds=1) + 0.5, fill(number, Side[side], quantity)))
     assert position == pytest.approx(lots[-1] / 10)
-    assert orders(wanted, fills) == sent
+    assert orders(wanted, fills) == made
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"mode": "kelly"},
-        {"fraction": 0.0},
-        {"volatility_target": math.nan},
-        {"score_min": 2.0},
-        {"volatility_window": 1},
-    ],
+@pytest.mark.parametrize("state", [OrderState.PENDING, OrderState.ACCEPTED, OrderState.PARTLY_FILLED])
+def test_a_working_order_stays_in_flight(state: OrderState) -> None:
+    assert orders([(0.0, target(2.0)), (2.0, target(2.0))], updates=[(1.0, update(1, state))]) == [(T0, "BUY", 2.0)]
+
+
+def test_a_rejected_turn_is_followed_by_its_closing_half_once() -> None:
+    # 2 held, -3 wanted: 5 sold is refused, 2 sold closes. That is refused too: nothing more.
+    wanted = [(0.0, target(2.0)), (2.0, target(-3.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    refusals = [(2.5, update(2, OrderState.REJECTED)), (3.0, update(3, OrderState.REJECTED))]
+    out = sent(wanted, fills, refusals)
+    assert [(t, o.side.name, o.quantity, o.reduce_only) for t, o in out] == [
+        (T0, "BUY", 2.0, False),
+        (T0 + 2 * SECOND, "SELL", 5.0, False),
+        (T0 + timedelta(seconds=2.5), "SELL", 2.0, True),
+    ]
+
+
+def test_a_closing_half_has_no_closing_half() -> None:
+    # 2 held, 3 coming, -3 wanted: 8 sold is refused, then 5. The 3 were cancelled by then, and 5 would turn it too.
+    wanted = [(0.0, target(2.0)), (2.0, target(5.0)), (3.0, target(-3.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    updates = [
+        (3.5, update(3, OrderState.REJECTED)),
+        (4.0, update(2, OrderState.CANCELLED)),
+        (4.5, update(4, OrderState.REJECTED)),
+    ]
+    assert [quantity for _, _, quantity in orders(wanted, fills, updates)] == [2.0, 3.0, 8.0, 5.0]
+
+
+@pytest.mark.parametrize("state", [OrderState.CANCELLED, OrderState.EXPIRED])
+def test_a_turn_that_was_not_refused_is_not_followed(state: OrderState) -> None:
+    wanted = [(0.0, target(2.0)), (2.0, target(-3.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    assert len(orders(wanted, fills, [(2.5, update(2, state))])) == 2
+
+
+@pytest.mark.parametrize("quantity", [5.0, 1.0, 0.0])
+def test_only_a_turn_has_a_closing_half(quantity: float) -> None:
+    wanted = [(0.0, target(2.0)), (2.0, target(quantity))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    assert len(orders(wanted, fills, [(2.5, update(2, OrderState.REJECTED))])) == 2
+
+
+def test_a_target_in_the_cycle_of_a_refusal_is_ordered_instead_of_a_closing_half() -> None:
+    wanted = [(0.0, target(2.0)), (2.0, target(-3.0)), (3.0, target(-1.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    out = sent(wanted, fills, [(3.0, update(2, OrderState.REJECTED))])
+    assert [(o.quantity, o.reduce_only) for _, o in out[2:]] == [(3.0, False)]
+
+
+def test_a_closing_half_that_the_venue_cut_leaves_nothing_in_flight() -> None:
+    # The close of 2 was cut to 1.5 and has ended: 0.5 is still held, and the next target knows.
+    wanted = [(0.0, target(2.0)), (2.0, target(-3.0)), (4.0, target(0.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0)), (3.0, fill(3, Side.SELL, 1.5))]
+    updates = [(2.5, update(2, OrderState.REJECTED)), (3.0, update(3, OrderState.FILLED))]
+    assert orders(wanted, fills, updates)[3:] == [(T0 + 4 * SECOND, "SELL", 0.5)]
+
+
+def test_what_fills_late_short_of_the_target_is_kept() -> None:
+    # The order for 3 was cancelled, 1 of it fills after all: the position moved the right way, nothing is sent.
+    fills = [(2.0, fill(1, Side.BUY, 1.0))]
+    assert orders([(0.0, target(3.0))], fills, [(1.0, update(1, OrderState.CANCELLED))]) == [(T0, "BUY", 3.0)]
+
+
+@pytest.mark.parametrize(("symbol", "sold"), [("A", 2.0), ("B", 5.0)])
+def test_only_a_halt_of_its_own_symbol_forgets_what_is_in_flight(symbol: str, sold: float) -> None:
+    halt = RiskAction(kind=RiskActionKind.HALT_SYMBOL, code="symbol_loss", value=2.0, limit=1.0, symbol=symbol)
+    wanted = [(0.0, target(2.0)), (2.0, target(5.0)), (3.0, target(0.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    assert orders(wanted, fills, (), [(3.0, halt)])[2:] == [(T0 + 3 * SECOND, "SELL", sold)]
+
+
+@pytest.mark.parametrize("kind", [RiskActionKind.EMERGENCY_STOP, RiskActionKind.HALT_SYMBOL])
+def test_an_action_that_only_repeats_forgets_nothing(kind: RiskActionKind) -> None:
+    # The order that closes is on its way; a stop that is told again cancels nothing, so nothing is sold twice.
+    action = RiskAction(kind=kind, code="loss", value=2.0, limit=1.0, symbol="A")
+    wanted = [(0.0, target(2.0)), (2.0, target(0.0)), (4.0, target(0.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    assert orders(wanted, fills, (), [(2.0, action), (3.0, action)])[1:] == [(T0 + 2 * SECOND, "SELL", 2.0)]
+
+
+def test_a_fee_taken_out_of_what_was_bought_leaves_less_to_sell() -> None:
+    # 1.0 bought, 0.001 of it the fee: 0.9 can be sold in lots of 0.1, and 0.099 stays.
+    coins = Instrument(symbol="A", tick="0.01", lot="0.1", fees_in="received", base_unit="0.001")
+    fills = [(1.0, fill(1, Side.BUY, 1.0, 0.001)), (3.0, fill(2, Side.SELL, 0.9))]
+    wanted = [(0.0, target(1.0)), (2.0, target(0.0)), (4.0, target(0.0)), (5.0, target(-0.1))]
+    assert orders(wanted, fills, instrument=coins) == [
+        (T0, "BUY", 1.0),
+        (T0 + 2 * SECOND, "SELL", 0.9),
+        (T0 + 5 * SECOND, "SELL", 0.1),
+    ]
+
+
+def test_a_fill_of_more_than_was_ordered_is_booked_and_leaves_nothing_in_flight() -> None:
+    wanted = [(0.0, target(2.0)), (2.0, target(5.0))]
+    assert orders(wanted, [(1.0, fill(1, Side.BUY, 3.0))])[1:] == [(T0 + 2 * SECOND, "BUY", 2.0)]
+
+
+def test_a_fill_of_an_unknown_order_is_booked_and_what_is_beyond_the_target_sent_back() -> None:
+    # 2 are on their way, 3 come from nowhere: 3 too many.
+    assert orders([(0.0, target(2.0))], [(1.0, fill(7, Side.BUY, 3.0))])[1:] == [(T0 + SECOND, "SELL", 3.0)]
+
+
+def test_a_fill_off_the_lot_is_refused() -> None:
+    with pytest.raises(ValueError, match="multiple of the lot of A"):
+        orders([(0.0, target(2.0))], [(1.0, fill(1, Side.BUY, 0.05))])
+
+
+def test_a_split_scales_what_is_held_and_wanted() -> None:
+    def graph() -> Any:
+        split = at((2.0, CorporateAction(symbol="A", split="2")), (2.5, CorporateAction(symbol="B", split="3")))
+        wanted = at((0.0, target(1.0)), (3.0, target(2.0)), (4.0, target(0.0)))
+        fills = at((1.0, fill(1, Side.BUY, 1.0)))
+        nothing = csp.null_ts(OrderUpdate), csp.null_ts(RiskAction)
+        return generate_orders(wanted, fills, *nothing, A, "run", corporate=split)
+
+    assert [(t, o.side.name, o.quantity) for t, o in run(graph)] == [(T0, "BUY", 1.0), (T0 + 4 * SECOND, "SELL", 2.0)]
+
+
+@csp.node
+def whimsical_venue(order: ts[OrderRequest], whims: list[str], delay: timedelta) -> csp.Outputs(
+    fill=ts[Fill], update=ts[OrderUpdate]
+):
+    """Refuses, cancels, fills or fills late, as it pleases; its answer to a refusal comes in the same instant."""
+    with csp.alarms():
+        a_fill = csp.alarm(Fill)
+    with csp.state():
+        s_count = 0
+
+    if csp.ticked(order):
+        whim = whims[s_count % len(whims)]
+        s_count += 1
+        number = int(order.order_id.rpartition("-")[2])
+        if whim == "reject":
+            csp.output(update=update(number, OrderState.REJECTED))
+        elif whim == "cancel" or whim == "late":
+            csp.output(update=update(number, OrderState.CANCELLED))
+        if whim == "fill" or whim == "late":
+            csp.schedule_alarm(a_fill, delay, fill(number, order.side, order.quantity))
+    if csp.ticked(a_fill):
+        csp.output(fill=a_fill)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(-30, 30), min_size=1, max_size=8),
+    st.lists(st.sampled_from(["reject", "fill", "cancel", "late"]), min_size=1, max_size=6),
+    st.sampled_from([0.001, 1.5]),
 )
-def test_impossible_sizing_is_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=next(iter(bad))):
-        SizingConfig(**bad)
+def test_whatever_the_venue_does_there_is_an_end_of_orders(lots: list[int], whims: list[str], delay_s: float) -> None:
+    wanted = [(float(i), target(n / 10)) for i, n in enumerate(lots)]
+
+    def graph() -> Any:
+        told, filled = csp.feedback(OrderUpdate), csp.feedback(Fill)
+        order = generate_orders(at(*wanted), filled.out(), told.out(), csp.null_ts(RiskAction), A, "run")
+        venue = whimsical_venue(order, whims, timedelta(seconds=delay_s))
+        told.bind(venue.update)
+        filled.bind(venue.fill)
+        return {"orders": order, "fills": csp.count(venue.fill)}
+
+    out = run(graph)
+    requests, fills = values(out["orders"]), len(out["fills"])
+    follow_ups = sum(o.reduce_only for o in requests)
+    assert follow_ups <= len(requests) - follow_ups  # one at most for each order
+    assert len(requests) <= 2 * (len(lots) + fills)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-30, 30), min_size=1, max_size=8))
+def test_if_everything_is_refused_a_target_makes_two_orders_at_most(lots: list[int]) -> None:
+    wanted = [(float(i), target(n / 10)) for i, n in enumerate(lots)]
+
+    def graph() -> Any:
+        told, filled = csp.feedback(OrderUpdate), csp.feedback(Fill)
+        order = generate_orders(at(*wanted), filled.out(), told.out(), csp.null_ts(RiskAction), A, "run")
+        venue = whimsical_venue(order, ["fill", *["reject"] * 40], timedelta(milliseconds=1))
+        told.bind(venue.update)
+        filled.bind(venue.fill)
+        return order
+
+    out = run(graph)
+    made = [[o for t, o in out if t == T0 + i * SECOND] for i in range(len(lots))]
+    assert sum(map(len, made)) == len(out)
+    assert all(len(orders) <= 2 for orders in made)
+    assert all([o.reduce_only for o in orders] in ([], [False], [False, True]) for orders in made)

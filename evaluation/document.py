@@ -1,0 +1,164 @@
+"""A report as plain data: what report.json and trips.parquet hold."""
+
+from dataclasses import fields
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from evaluation.costs import COST_DEFINITIONS, Breakdown, Cost
+from evaluation.drawdowns import Drawdown
+from evaluation.figures import Figure
+from evaluation.returns import REPLICATIONS, SEED, Performance
+from evaluation.tables import TABLE_DEFINITIONS, Contribution
+from evaluation.trading import DEFINITIONS, Report
+from evaluation.trips import RoundTrip
+
+SCHEMA = 2
+TRIPS_FILE = "trips.parquet"
+TRIPS_SCHEMA = pa.schema(
+    {
+        "strategy": pa.string(),
+        "symbol": pa.string(),
+        "side": pa.string(),
+        "opened": pa.timestamp("ns", "UTC"),
+        "closed": pa.timestamp("ns", "UTC"),
+        "quantity": pa.float64(),
+        "entry_price": pa.float64(),
+        "exit_price": pa.float64(),
+        "profit": pa.float64(),
+        "fees": pa.float64(),
+        "entry_return": pa.float64(),
+    }
+)
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """The report as JSON-ready data: finite numbers, strings, booleans, None, lists and dicts in a fixed order."""
+    return {
+        "schema": SCHEMA,
+        "title": report.title,
+        "partial": report.partial,
+        "data": {
+            "path": report.data.path,
+            "sha256": report.data.sha256,
+            "rows": report.data.rows,
+            "start": _stamp(report.data.start),
+            "end": _stamp(report.data.end),
+        },
+        "window": {"start": _stamp(report.start), "end": _stamp(report.end)},
+        "symbols": list(report.symbols),
+        "costs": list(report.costs),
+        "sample": report.sample,
+        "facts": dict(report.facts),
+        "currency": report.currency,
+        "initial_cash": report.initial_cash,
+        "final_equity": report.final_equity,
+        "open_symbols": list(report.open_symbols),
+        "strategy": _performance(report.strategy),
+        "activity": _figures(report.activity),
+        "buy_and_hold": _performance(report.buy_and_hold) | {"fees": _figure(report.buy_and_hold_fees)},
+        "months": dict(report.months),
+        "by_strategy": None if report.by_strategy is None else [_contribution(part) for part in report.by_strategy],
+        "by_symbol": [_contribution(part) for part in report.by_symbol],
+        "profit_elsewhere": report.elsewhere,
+        "shortfall": {
+            "total": _breakdown(report.costs_paid.total),
+            "symbols": [_breakdown(part) for part in report.costs_paid.symbols],
+        },
+        "trips": {"count": len(report.trips), "file": TRIPS_FILE, "by_strategy": report.by_strategy is not None},
+        "method": {
+            "days_per_year": report.days_per_year,
+            "daily_returns": report.strategy.returns,
+            "trials": report.trials,
+            "bootstrap": {
+                "kind": "stationary, percentile interval, 95 %",
+                "replications": REPLICATIONS,
+                "seed": SEED,
+                "mean_block_days": report.strategy.block_days,
+            },
+        },
+        "definitions": DEFINITIONS | {"contributions": TABLE_DEFINITIONS, "shortfall": COST_DEFINITIONS},
+    }
+
+
+def trips_table(trips: tuple[RoundTrip, ...]) -> pa.Table:
+    """Every round trip, a row each, in the order of their ends. `strategy` is null for trips of the whole account."""
+    columns = {
+        "strategy": [trip.strategy for trip in trips],
+        "symbol": [trip.symbol for trip in trips],
+        "side": ["LONG" if trip.long else "SHORT" for trip in trips],
+        "opened": [trip.opened_ns for trip in trips],
+        "closed": [trip.closed_ns for trip in trips],
+    }
+    for name in TRIPS_SCHEMA.names[len(columns) :]:
+        columns[name] = [getattr(trip, name) for trip in trips]
+    arrays = [pa.array(values, TRIPS_SCHEMA.field(name).type) for name, values in columns.items()]
+    return pa.Table.from_arrays(arrays, schema=TRIPS_SCHEMA)
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {
+        "value": figure.value,
+        "standard_error": figure.standard_error,
+        "interval_95": None if figure.interval is None else list(figure.interval),
+        "reason": figure.reason,
+    }
+
+
+def _figures(part: Any) -> dict[str, Any]:
+    """The figures among the fields of a dataclass."""
+    pairs = ((field.name, getattr(part, field.name)) for field in fields(part))
+    return {name: _figure(value) for name, value in pairs if isinstance(value, Figure)}
+
+
+def _performance(performance: Performance) -> dict[str, Any]:
+    return _figures(performance) | {"drawdowns": [_drawdown(fall) for fall in performance.drawdowns]}
+
+
+def _drawdown(fall: Drawdown) -> dict[str, Any]:
+    return {
+        "peak": _stamp(fall.peak),
+        "trough": _stamp(fall.trough),
+        "recovered": None if fall.recovered is None else _stamp(fall.recovered),
+        "depth": fall.depth,
+        "days_down": fall.days_down,
+        "days_up": fall.days_up,
+        "days": fall.days,
+    }
+
+
+def _contribution(part: Contribution) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "fills": part.fills,
+        "volume": part.volume,
+        "notional": part.notional,
+        "turnover": _figure(part.turnover),
+        "realised": part.realised,
+        "open": part.open,
+        "fees": part.fees,
+        "carry": part.carry,
+        "profit": part.profit,
+        "share": _figure(part.share),
+        "round_trips": part.trips.count,
+        "win_rate": _figure(part.trips.win_rate),
+        "profit_factor": _figure(part.trips.profit_factor),
+        "mean_trip": _figure(part.trips.mean_trip),
+        "deepest_fall": _figure(part.deepest_fall),
+    }
+
+
+def _breakdown(part: Breakdown) -> dict[str, Any]:
+    costs = {name: getattr(part, name) for name in ("fees", "spread", "slippage", "delay", "shortfall")}
+    return {"symbol": part.symbol, "fills": part.fills, "priced_fills": part.priced, "notional": part.notional} | {
+        name: _cost(cost) for name, cost in costs.items()
+    }
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    return {"amount": cost.amount.value, "bps": cost.bps.value, "reason": cost.amount.reason or cost.bps.reason}
+
+
+def _stamp(time: datetime) -> str:
+    return time.isoformat() + "Z"

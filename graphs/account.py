@@ -1,0 +1,137 @@
+"""Everything between an order and the books: gate, venue, portfolio, risk monitor. Nothing else knows the venue."""
+
+from typing import Any
+
+import csp
+from csp import ts
+
+from brokers.events import CancelRequest, CashFlow, Fill, OrderRequest, OrderUpdate
+from feeds.streams import by_symbol, together
+from graphs.config import TradingConfig
+from graphs.edges import AccountStreams, Feeds, Venue
+from nodes.carry import borrow, funding
+from nodes.events import Alert, PositionUpdate, RiskAction
+from nodes.gate import risk_filter
+from nodes.portfolio import Books, portfolio, unit_values
+from nodes.risk import action_alert, risk_monitor
+
+
+class Account:
+    """One account, as strategies see it.
+
+    What the venue answers, and what it does to the account, comes back by feedback, one engine cycle later: so the
+    attributes can be read by whatever makes the orders that `trade` then takes.
+
+    Args:
+        feeds: market data; `bars` of every instrument.
+        config: instruments, cash and risk limits.
+    """
+
+    def __init__(self, feeds: Feeds, config: TradingConfig) -> None:
+        self._feeds, self._config = feeds, config
+        symbols = [instrument.symbol for instrument in config.instruments]
+        self._fill, self._update = csp.feedback(Fill), csp.feedback(OrderUpdate)
+        self._position, self._action, self._marked = (
+            csp.feedback(PositionUpdate),
+            csp.feedback(RiskAction),
+            csp.feedback(float),
+        )
+        self.closes: dict[str, ts[float]] = {symbol: feeds.bars[symbol].close for symbol in symbols}
+        self.fills: dict[str, ts[Fill]] = by_symbol(self._fill.out(), symbols)
+        self.updates: dict[str, ts[OrderUpdate]] = by_symbol(self._update.out(), symbols)
+        self.positions: dict[str, ts[PositionUpdate]] = by_symbol(self._position.out(), symbols)
+        self.action: ts[RiskAction] = self._action.out()
+        self.equity: ts[float] = csp.default(self._marked.out(), config.initial_cash)
+
+    def trade(
+        self,
+        order: ts[OrderRequest],
+        cancel: ts[CancelRequest],
+        venue: Venue,
+        *,
+        actions: tuple[ts[RiskAction], ...] = (),
+        alerts: tuple[ts[Alert], ...] = (),
+        halted: bool = False,
+    ) -> AccountStreams:
+        """Send orders through the gate to the venue, and book what it answers. To be called once.
+
+        Args:
+            order, cancel: what the strategies want.
+            venue: executes what the gate lets pass.
+            actions: further risk actions, beside the monitor's.
+            alerts: further alerts, to come out in one stream with the account's own.
+            halted: a person has not reset an earlier stop: nothing may trade.
+        """
+        feeds, config = self._feeds, self._config
+        instruments, risk = config.instruments, config.risk
+        worth = unit_values(self.closes, instruments, config.currency, feeds.rates)
+        cash = csp.feedback(float)
+        gate = risk_filter(
+            order,
+            cancel,
+            self._fill.out(),
+            self._update.out(),
+            self.action,
+            self.equity,
+            csp.default(cash.out(), config.initial_cash),
+            self.closes,
+            worth,
+            instruments,
+            risk,
+            halted,
+        )
+        answer = venue(gate.approved, csp.unroll(gate.cancel))
+        self._fill.bind(answer.fill)
+        update = together([gate.refused, answer.update])
+        self._update.bind(update)
+
+        carry = self._carry()
+        # A fill is booked in the cycle that tells of it: no mark holds the old position at the new price.
+        books = portfolio(
+            answer.fill,
+            self.closes,
+            instruments,
+            config.initial_cash,
+            currency=config.currency,
+            method=config.cost_basis,
+            rates=feeds.rates,
+            flow=carry,
+            corporate=feeds.corporate_actions,
+        )
+        watched = risk_monitor(books, self.closes, instruments, risk)
+        action: Any = together([watched, *actions])
+        self._position.bind(books.position)
+        self._marked.bind(books.equity)
+        self._action.bind(action)
+        cash.bind(books.cash)
+        return AccountStreams(
+            orders=order,
+            updates=update,
+            fills=answer.fill,
+            risk=action,
+            state=gate.state,
+            alerts=together([action_alert(self.action), *alerts, gate.alert]),
+            position=books.position,
+            equity=books.equity,
+            cash=books.cash,
+            position_value=books.position_value,
+            gross_exposure=books.gross_exposure,
+            flows=self._flows(carry, books),
+        )
+
+    def _flows(self, carry: ts[CashFlow] | None, books: Books) -> ts[CashFlow] | None:
+        dividend = None if self._feeds.corporate_actions is None else books.dividend
+        there = [flow for flow in (carry, dividend) if flow is not None]
+        return together(there) if there else None
+
+    def _carry(self) -> ts[CashFlow] | None:
+        """What positions cost, or earn, by being held; None where nothing does."""
+        flows = []
+        for instrument in self._config.instruments:
+            symbol = instrument.symbol
+            position, close = self.positions[symbol], self.closes[symbol]
+            if symbol in self._feeds.funding:
+                flows.append(funding(self._feeds.funding[symbol], position, close, instrument))
+            if instrument.borrow_bps > 0.0:
+                flows.append(borrow(position, close, instrument.borrow_bps, instrument))
+        return together(flows) if flows else None

@@ -1,0 +1,219 @@
+"""Limits on what is lost: of the account, of one symbol, and in a row. Off is infinity."""
+
+import math
+from datetime import datetime, timedelta
+
+import csp
+from csp import ts
+
+from feeds.instruments import Instrument
+from feeds.streams import SETTLE
+from nodes.events import PositionUpdate, RiskAction, RiskActionKind
+
+_STOP, _REDUCE, _HALT = RiskActionKind.EMERGENCY_STOP, RiskActionKind.REDUCE_POSITIONS, RiskActionKind.HALT_SYMBOL
+_SLOW_CHECK = timedelta(milliseconds=100)
+_DAY = timedelta(days=1)
+_WORSE = 1.05
+_FLAT = 1.0 - 1e-6  # of a lot: what is less cannot be traded away
+
+
+def next_midnight(now: datetime) -> datetime:
+    """The first UTC midnight after `now`."""
+    return now.replace(hour=0, minute=0, second=0, microsecond=0) + _DAY
+
+
+@csp.node
+def account_limits(
+    equity: ts[float], gross_exposure: ts[float], drawdown_max: float, daily_loss_max: float, gross_exposure_max: float
+) -> ts[RiskAction]:
+    """Drawdown, daily loss and gross exposure, checked in the cycle of the change.
+
+    A day is one of UTC. It starts with the equity of the first microsecond after midnight: the marks of the bars that
+    close at midnight belong to the day that ends.
+
+    Args:
+        equity: account value, its currency.
+        gross_exposure: sum of |position value|.
+        drawdown_max: of the running peak.
+        daily_loss_max: of the equity at the day's start.
+        gross_exposure_max: of equity.
+
+    Ticks:
+        EMERGENCY_STOP once a run when a loss passes its limit; REDUCE_POSITIONS when gross exposure passes its limit,
+        and again each time it has grown by a twentieth since. Both inputs tick together, from the account.
+
+    Raises:
+        ValueError: equity that is not finite.
+    """
+    with csp.alarms():
+        a_day = csp.alarm(bool)
+    with csp.state():
+        s_kept, s_kept_today = 1.0 - drawdown_max, 1.0 - daily_loss_max
+        s_daily = daily_loss_max < math.inf
+        s_stopped = not s_daily and drawdown_max == math.inf  # nothing left to stop for
+        s_peak = 0.0
+        s_start = 0.0  # equity at the start of the day
+        s_armed = False  # a_day is set for the end of the day
+        s_floor = math.inf  # equity below it needs a closer look
+        s_acted = 0.0  # the exposure that was last acted on, 0.0 inside the limit
+
+    if s_floor <= equity <= s_peak and not s_acted and gross_exposure <= gross_exposure_max * equity:
+        pass  # nearly every mark: nothing new, and nothing wrong
+    else:
+        if not -math.inf < equity < math.inf:
+            raise ValueError(f"equity must be finite, was {equity} at {csp.now()}")
+        s_peak = max(s_peak, equity)
+        s_start = s_start or equity
+        if s_daily and not s_armed and not s_stopped:
+            s_armed = True
+            csp.schedule_alarm(a_day, next_midnight(csp.now()) + SETTLE, True)
+        code, lost, limit = "", 0.0, 0.0
+        if not s_stopped and s_peak > 0.0 and equity < s_peak * s_kept:
+            code, lost, limit = "drawdown", 1.0 - equity / s_peak, drawdown_max
+        elif not s_stopped and s_start > 0.0 and equity < s_start * s_kept_today:
+            code, lost, limit = "daily_loss", 1.0 - equity / s_start, daily_loss_max
+        if code:
+            s_stopped = True  # once a run
+            csp.output(RiskAction(kind=_STOP, code=code, value=lost, limit=limit))
+        else:
+            # A reduction takes a while to fill: said once, and again whenever it has grown worse by a twentieth.
+            ratio = gross_exposure / equity if equity > 0.0 else math.inf if gross_exposure else 0.0
+            if ratio <= gross_exposure_max:
+                s_acted = 0.0
+            elif ratio > s_acted * _WORSE:
+                s_acted = ratio
+                csp.output(RiskAction(kind=_REDUCE, code="gross_exposure", value=ratio, limit=gross_exposure_max))
+        s_floor = -math.inf if s_stopped else max(s_peak * s_kept, max(s_start, 0.0) * s_kept_today)
+    if csp.ticked(a_day):
+        s_armed = False
+        s_start = equity
+        s_floor = math.inf  # the first mark of the new day arms its end
+
+
+@csp.node
+def symbol_losses(
+    equity: ts[float],
+    position: ts[PositionUpdate],
+    values: dict[str, ts[float]],
+    closes: dict[str, ts[float]],
+    unit_values: dict[str, ts[float]],
+    instruments: tuple[Instrument, ...],
+    loss_max: float,
+) -> ts[list[RiskAction]]:
+    """What each symbol has lost since the day's start, at most every 100 ms, by an alarm that a change arms.
+
+    A loss is realised and unrealised profit less fees, at the rate of exchange of the check. A change belongs to the
+    day in which it came, as in `account_limits`.
+
+    Args:
+        equity: account value, its currency; passive.
+        position: of any symbol.
+        values: signed position value by symbol, currency of the account.
+        closes: last price by symbol, quote currency; passive.
+        unit_values: what a unit is worth by symbol, currency of the account; passive.
+        loss_max: of the equity at the day's start.
+
+    Ticks:
+        HALT_SYMBOL until the next UTC midnight, once a symbol and day.
+    """
+    with csp.alarms():
+        a_check = csp.alarm(bool)
+    with csp.state():
+        s_multiplier = {i.symbol: float(i.multiplier) for i in instruments}
+        s_held = dict[str, PositionUpdate]()
+        s_profit = dict[str, float]()  # by symbol, since the start of the run
+        s_before = dict[str, float]()  # of it, what came before this day
+        s_halted = dict[str, bool]()
+        s_equity = s_start = 0.0  # at the last check, at the start of the day
+        s_changed = csp.now()
+        s_day_end = csp.now()  # replaced at the first check
+        s_begun = False
+        s_armed = False
+    with csp.start():
+        csp.make_passive(equity)
+        csp.make_passive(closes)
+        csp.make_passive(unit_values)
+
+    if csp.ticked(position):
+        s_held[position.symbol] = position
+    if not s_armed:
+        s_armed = True
+        s_changed = csp.now()
+        csp.schedule_alarm(a_check, _SLOW_CHECK, True)
+    elif csp.ticked(a_check) and csp.valid(equity):
+        s_armed = False
+        if not s_begun or s_changed > s_day_end:
+            s_begun = True
+            s_day_end = next_midnight(s_changed - SETTLE) + SETTLE
+            s_before = dict(s_profit)
+            s_start = s_equity or equity
+            s_halted.clear()
+        s_equity = equity
+        actions = []
+        for symbol, held in s_held.items():
+            if csp.valid(closes[symbol], unit_values[symbol]) and closes[symbol] > 0.0:
+                rate = unit_values[symbol] / closes[symbol]
+                paid = held.quantity * held.average_price - (held.realised - held.fees) / s_multiplier[symbol]
+                s_profit[symbol] = profit = values[symbol] - paid * rate
+                lost = s_before.get(symbol, 0.0) - profit
+                if s_start > 0.0 and lost > loss_max * s_start and symbol not in s_halted:
+                    s_halted[symbol] = True
+                    actions.append(
+                        RiskAction(
+                            kind=_HALT,
+                            code="symbol_loss",
+                            value=lost / s_start,
+                            limit=loss_max,
+                            symbol=symbol,
+                            until=next_midnight(csp.now()),
+                        )
+                    )
+        if actions:
+            csp.output(actions)
+    elif csp.ticked(a_check):
+        s_armed = False
+
+
+@csp.node
+def losing_streak(
+    position: ts[PositionUpdate], instruments: tuple[Instrument, ...], losses_max: int, pause_s: float
+) -> ts[RiskAction]:
+    """A pause for a symbol that loses several round trips in a row.
+
+    A round trip goes from flat to flat, or through zero; it has lost when realised profit less fees is below 0. The fee
+    of a fill that turns a position counts to the trip that it ends.
+
+    Args:
+        position: of any symbol.
+        losses_max: the pause begins with this many.
+        pause_s: its length, engine seconds.
+
+    Ticks:
+        HALT_SYMBOL in the cycle of the fill that ends the last of them; the count begins anew.
+    """
+    with csp.state():
+        s_lots = {i.symbol: float(i.lot) for i in instruments}
+        s_sides = dict.fromkeys(s_lots, 0)
+        s_losses = dict.fromkeys(s_lots, 0)
+        s_earned = dict.fromkeys(s_lots, 0.0)  # when the trip began
+
+    if csp.ticked(position):
+        symbol, quantity = position.symbol, position.quantity
+        side = 0 if abs(quantity) < s_lots[symbol] * _FLAT else 1 if quantity > 0.0 else -1
+        if s_sides[symbol] and side != s_sides[symbol]:
+            earned = position.realised - position.fees
+            s_losses[symbol] = s_losses[symbol] + 1 if earned < s_earned[symbol] else 0
+            s_earned[symbol] = earned
+            if s_losses[symbol] >= losses_max:
+                csp.output(
+                    RiskAction(
+                        kind=_HALT,
+                        code="cool_down",
+                        value=float(s_losses[symbol]),
+                        limit=float(losses_max),
+                        symbol=symbol,
+                        until=csp.now() + timedelta(seconds=pause_s),
+                    )
+                )
+                s_losses[symbol] = 0
+        s_sides[symbol] = side
