@@ -18,27 +18,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import csp
 import numpy as np
 import pyarrow.parquet as pq
 from csp import ts
 
-from brokers.matching import FillModel
-from brokers.paper import PaperConfig, paper_venue
+from brokers.costs import FillModel
+from brokers.paper import PaperConfig
 from feeds import replay
 from feeds.files import Source, describe
 from feeds.instruments import Instrument
 from feeds.synthetic import SyntheticConfig, write
-from graphs.backtest import plan, replayed_feeds
+from graphs.backtest import plan, replayed_feeds, simulated_venue
 from graphs.config import BacktestConfig, SignalsConfig
 from graphs.trading import trading_system
 from nodes.bars import one_second_aggregator
 from nodes.events import TradeWindow
 from nodes.fuse import FuseConfig
-from nodes.orders import SizingConfig
 from nodes.risk import RiskConfig
+from nodes.sizing import SizingConfig
 from nodes.technical import SmaCrossConfig, TechnicalConfig
 
 FAST, SLOW = 10, 20
@@ -126,10 +125,7 @@ def graph_run(config: BacktestConfig) -> Run:
     def graph() -> None:
         feeds = replayed_feeds(planned)
 
-        def venue(order: Any, cancel: Any) -> Any:
-            return paper_venue(order, cancel, feeds.bars, feeds.trades, planned.trading.instruments, config.broker)
-
-        streams = trading_system(feeds, venue, planned.trading, run_id=config.name)
+        streams = trading_system(feeds, simulated_venue(planned, feeds), planned.trading, run_id=config.name)
         csp.add_graph_output("fills", csp.count(streams.fills), tick_count=1)
         csp.add_graph_output("equity", streams.equity, tick_count=1)
 

@@ -4,6 +4,7 @@ A bar is matched in three phases: what happens at the open, what is set off insi
 inside it. In each phase the oldest order comes first. An order woken by its parent's execution joins the running bar.
 """
 
+import math
 from bisect import insort
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -88,10 +89,12 @@ class BarMatcher:
         self._enter_all()
         turns = self._turns
         if turns:
+            if not 0.0 < open_ < math.inf:
+                raise ValueError(f"want a bar that opens at a finite positive price, was {open_} at {open_time}")
             orders.room = self._model.bar_lots(volume_lots)
             self._volume = volume_lots
-            turns.sort()
             self._next = 0
+            turns.sort()
             while self._next < len(turns):
                 phase, _, order = turns[self._next]
                 self._next += 1
@@ -109,7 +112,10 @@ class BarMatcher:
         """Give a turn to every order that this bar may concern."""
         shelves, turns = self._orders.shelves, self._turns
         entered = shelves.every.take()
-        priced = shelves.priced or any([order.kind is not MARKET for order in entered])
+        priced = shelves.priced
+        for order in entered:
+            if order.kind is not MARKET:
+                priced = True
         for order in shelves.new.take():
             if order.sent > self._latest:
                 shelves.new.add(order)
@@ -131,7 +137,14 @@ class BarMatcher:
 
     def _read_prices(self) -> None:
         """Put the prices of the bar into ticks; where all orders take the open nobody asks for them."""
-        self._open, self._high, self._low, self._close = (near(self._steps, price) for price in self._raw)
+        steps, (open_, high, low, close) = self._steps, self._raw
+        for price in self._raw:
+            if not 0.0 < price < math.inf:
+                raise ValueError(f"want a bar of finite positive prices, was {self._raw} at {self._orders.time}")
+        # Some sources give an open or a close outside the range. It was traded, so the range is the wider one.
+        low, high = min(low, open_, close), max(high, open_, close)
+        self._open, self._close = near(steps, open_), near(steps, close)
+        self._high, self._low = near(steps, high), near(steps, low)
         self._read = True
 
     def _first_phase(self, order: Order) -> int:
@@ -164,8 +177,9 @@ class BarMatcher:
                 continue
             kind = child.kind
             if child.sent > self._latest or (kind is MARKET and (phase != _AT_OPEN or child.touch)):
-                child.fresh = woken
-                if child.home is None and not child.turns:
+                if child.turns:
+                    child.fresh = woken
+                elif child.home is None:
                     orders.shelves.put(child)
             elif not older or child.turns:  # else the bar does not reach its price
                 child.fresh = woken

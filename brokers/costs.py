@@ -34,7 +34,13 @@ class FillModel:
             raise ValueError(f"participation_max must lie in (0, 1], was {self.participation_max}")
 
     def shown_lots(self, size_lots: float) -> int:
-        """How many lots all orders together may take of a trade or of a size shown."""
+        """How many lots all orders together may take of a trade or of a size shown.
+
+        Raises:
+            ValueError: the size is not finite.
+        """
+        if not -math.inf < size_lots < math.inf:
+            raise ValueError(f"want a finite volume, was {size_lots} lots")
         return math.floor(size_lots * (self.participation_max or 1.0) + _HAIR)
 
     def bar_lots(self, volume_lots: float) -> float:
@@ -65,17 +71,23 @@ class TakerPrices:
         Returns:
             Ticks, at least 1, rounded against the taker; and the half spread in it, quote currency a unit.
         """
-        share = min(1.0, lots / volume_lots) if volume_lots > 0.0 else 0.0
-        half = price * self._half_spread
-        paid = half + price * (self._slippage + self._impact * share * share)
+        paid, half = price * self._slippage, 0.0
+        if self._impact and volume_lots > 0.0:
+            share = min(1.0, lots / volume_lots)
+            paid += price * (self._impact * share * share)
+        if self._half_spread:
+            half = price * self._half_spread
+            paid += half
         if sign > 0:
-            ticks = max(1, self._ticks.up(price + paid))
+            ticks = -self._ticks.down(-price - paid)  # up
             if limit is not None and ticks > limit:
                 ticks = limit
         else:
-            ticks = max(1, self._ticks.down(price - paid))
+            ticks = self._ticks.down(price - paid)
             if limit is not None and ticks < limit:
                 ticks = limit
+        if ticks < 1:
+            ticks = 1
         if half:  # a limit cuts the spread too
             half = min(half, abs(self._ticks.value(ticks) - price))
         return ticks, half

@@ -35,6 +35,16 @@ class Ladder:
         self._levels: dict[float, Level] = {}  # by key, which is the price times the sign
         self._keys: list[float] = []  # ascending
 
+    def quote(self, price: float, size_lots: float) -> None:
+        """The one level that is known."""
+        keys = self._keys
+        if len(keys) == 1 and size_lots > 0.0:
+            level = self._levels[keys[0]]
+            if level.price == price:
+                level.size, level.left = size_lots, self._model.shown_lots(size_lots)
+                return
+        self.update(((price, size_lots),), snapshot=True)
+
     def update(self, changes: Iterable[Sequence[float]], *, snapshot: bool) -> list[Near]:
         """Set the size of each level named, which renews what is left of it; a snapshot forgets the others.
 

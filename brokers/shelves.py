@@ -42,16 +42,13 @@ class PriceShelf:
         falling: a falling market reaches them, the highest price first; else a rising one, the lowest first.
     """
 
-    __slots__ = ("_empty", "_keys", "_orders", "_sign")
+    __slots__ = ("_empty", "_orders", "_sign", "keys")
 
     def __init__(self, *, falling: bool) -> None:
         self._sign = -1 if falling else 1
         self._orders: dict[int, dict[int, Order]] = {}  # by key, which is the price times the sign
-        self._keys: list[int] = []  # a heap of the keys
+        self.keys: list[int] = []  # a heap of them
         self._empty = 0  # of the keys
-
-    def __bool__(self) -> bool:
-        return bool(self._keys)
 
     def add(self, order: Order, ticks: int) -> None:
         key = order.filed = self._sign * ticks
@@ -59,7 +56,7 @@ class PriceShelf:
         orders = self._orders.get(key)
         if orders is None:
             self._orders[key] = {order.sequence: order}
-            heappush(self._keys, key)
+            heappush(self.keys, key)
         else:
             if not orders:
                 self._empty -= 1
@@ -71,15 +68,15 @@ class PriceShelf:
         del orders[order.sequence]
         if not orders:
             self._empty += 1
-            if self._empty > _MANY and 2 * self._empty > len(self._keys):
+            if self._empty > _MANY and 2 * self._empty > len(self.keys):
                 self._orders = {key: orders for key, orders in self._orders.items() if orders}
-                self._keys = list(self._orders)
-                heapify(self._keys)
+                self.keys = list(self._orders)
+                heapify(self.keys)
                 self._empty = 0
 
     def take(self, ticks: int, taken: list[Order]) -> None:
         """Move the orders that a market at `ticks` reaches from here to `taken`."""
-        keys, reached = self._keys, self._sign * ticks
+        keys, reached = self.keys, self._sign * ticks
         while keys and keys[0] <= reached:
             orders = self._orders.pop(heappop(keys))
             if not orders:
@@ -94,7 +91,7 @@ class PriceShelf:
 
     def before(self, ticks: int) -> Iterator[Order]:
         """The orders that the market reaches before it is at `ticks`."""
-        keys, bound, places = self._keys, self._sign * ticks, [0]
+        keys, bound, places = self.keys, self._sign * ticks, [0]
         while places:
             place = places.pop()
             if place < len(keys) and keys[place] < bound:
@@ -151,4 +148,7 @@ class Shelves:
 
     def settle(self) -> None:
         """Note whether anything is still filed by price."""
-        self.priced = any(map(bool, (*self.limits, *self._stops, *self._touches)))
+        limits, stops, touches = self.limits, self._stops, self._touches
+        self.priced = bool(
+            limits[0].keys or limits[1].keys or stops[0].keys or stops[1].keys or touches[0].keys or touches[1].keys
+        )

@@ -80,6 +80,8 @@ class TapeMatcher:
         met = [] if self.showing else shelves.every.take() + shelves.new.take()
         if not (met or shelves.priced):
             return
+        if not 0.0 < price < math.inf:
+            raise ValueError(f"want a trade at a finite positive price, was {price} at {time}")
         self._price, self._size = price, size_lots
         self._ticks = ticks = near(self._steps, price)
         queued: list[Order] = []
@@ -144,10 +146,9 @@ class TapeMatcher:
     def on_quote(self, bid: float, ask: float, bid_lots: float, ask_lots: float, time: datetime) -> None:
         """The best bid and ask; of the prices behind them nothing is known."""
         bids, asks = self._quoted
-        bids.update(((bid, bid_lots),), snapshot=True)
-        asks.update(((ask, ask_lots),), snapshot=True)
-        named = [[level.ticks] if level is not None else [] for level in (bids.best, asks.best)]
-        self._show(self._quoted, named, time)
+        bids.quote(bid, bid_lots)
+        asks.quote(ask, ask_lots)
+        self._show(self._quoted, None, time)
 
     def on_depth(self, bids: Levels, asks: Levels, time: datetime, *, snapshot: bool) -> None:
         """The new size of each level named; a snapshot replaces the whole book."""
@@ -155,9 +156,12 @@ class TapeMatcher:
         named = [side.update(changes, snapshot=snapshot) for side, changes in zip(shown, (bids, asks), strict=True)]
         self._show(shown, named, time)
 
-    def _show(self, shown: tuple[Ladder, Ladder], named: list[list[Near]], time: datetime) -> None:
+    def _show(self, shown: tuple[Ladder, Ladder], named: list[list[Near]] | None, time: datetime) -> None:
+        """Match what waits for it. `named` are the levels that changed, None: the best ones."""
         self.bids, self.asks = shown
         self.showing = True
+        if not self._orders.orders:
+            return
         self._begin(time)
         shelves = self._orders.shelves
         met = shelves.every.take() + shelves.new.take()
@@ -176,6 +180,8 @@ class TapeMatcher:
                     self._meet_shown(order)
             self._file(met)
         if self._model.queue and shelves.priced:
+            if named is None:
+                named = [[level.ticks] if level is not None else [] for level in (self.bids.best, self.asks.best)]
             self._queue_up(met, named)
         self._wake()
 

@@ -123,7 +123,8 @@ def known(ticks: int | None) -> int:
 
 def near(steps: Steps, price: float) -> Near:
     """`price` in ticks; within a millionth of a tick it counts as on it."""
-    return Near(steps.down(price), steps.up(price))
+    down = steps.down(price)
+    return Near(down, down if steps.value(down) == price else steps.up(price))
 
 
 def beyond(sign: int, price: Near, limit: int) -> bool:

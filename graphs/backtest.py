@@ -91,6 +91,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
         risk=config.risk,
     )
     checks.check_account(trading)
+    checks.check_conversions(config, trading, feeds)
     if whole:
         checks.check_macro(config, macro)
         checks.check_tradable(trading, feeds, start, end)

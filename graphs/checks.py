@@ -20,7 +20,7 @@ from brokers.journal import Halt, Journal, JournalError
 from csp import ts
 from csp.impl.wiring.edge import Edge
 
-from brokers.ledger import Ledger
+from brokers.ledger import Ledger, account_currency
 from configs.load import ConfigError, listed
 from feeds.errors import DataError, UnknownSymbolError
 from feeds.events import Bar
@@ -112,6 +112,27 @@ def check_account(trading: TradingConfig) -> None:
             SessionClock(instrument.calendar)
         except ValueError as exc:
             raise ConfigError(f"instrument {instrument.symbol}: {exc}") from None
+
+
+def check_conversions(config: BacktestConfig, trading: TradingConfig, feeds: Sequence[Described]) -> None:
+    """Refuse a foreign currency without a rate, and a rate that no file holds."""
+    there = [symbol for _, description in feeds for symbol in description.symbols]
+    rated = [conversion.currency for conversion in config.conversions]
+    if len(set(rated)) != len(rated):
+        raise ConfigError(f"conversions: want each currency once, was {listed(rated)}")
+    for conversion in config.conversions:
+        if conversion.symbol not in there:
+            raise UnknownSymbolError(
+                f"conversions: symbol {conversion.symbol!r} for {conversion.currency} is not in the data, which hold"
+                f" {listed(there)}"
+            )
+    account = account_currency(trading.instruments, trading.currency)
+    for instrument in trading.instruments:
+        if instrument.currency != account and instrument.currency not in rated:
+            raise ConfigError(
+                f"{instrument.symbol} is traded in {instrument.currency} and the account is in {account}: want"
+                f" [[conversions]] with currency = {instrument.currency!r} and the symbol that is its rate"
+            )
 
 
 def check_macro(config: BacktestConfig, macro: Sequence[Described]) -> None:

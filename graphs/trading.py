@@ -8,19 +8,19 @@ from typing import Any
 import csp
 from csp import ts
 
-from brokers.events import CancelRequest
+from brokers.events import CancelRequest, CorporateAction
 from configs.load import ConfigError
 from feeds.events import Bar, Trade
 from feeds.files import Source
 from feeds.instruments import Instrument
-from feeds.streams import together
+from feeds.streams import by_symbol, together
 from graphs.account import Account
 from graphs.config import StrategyConfig, TradingConfig
-from graphs.edges import Feeds, Streams, Venue
+from graphs.edges import AccountStreams, Feeds, Streams, Venue
 from nodes.adaptive import adaptive_signal, market_state
 from nodes.alerts import price_change_alert
 from nodes.allocation import allocate, net_target
-from nodes.events import Alert, MarketState, RiskAction, Signal, StrategyFill, TargetPosition
+from nodes.events import Alert, MarketState, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
 from nodes.fuse import check_names, fuse_signals
 from nodes.macro import macro_signal
 from nodes.news import news_signal
@@ -71,8 +71,16 @@ def trading_system(
     wire = _alone if alone else _netted
     wanted = wire(feeds, config, account, said, plugins or {})
     orders = [
-        generate_orders(target, account.fills[symbol], account.updates[symbol], account.action, instrument, run_id)
-        for (symbol, target), instrument in zip(wanted.targets.items(), config.instruments, strict=True)
+        generate_orders(
+            wanted.targets[instrument.symbol],
+            account.fills[instrument.symbol],
+            account.updates[instrument.symbol],
+            account.action,
+            instrument,
+            run_id,
+            csp.null_ts(CorporateAction) if feeds.corporate_actions is None else feeds.corporate_actions,
+        )
+        for instrument in config.instruments
     ]
     done = account.trade(
         together(orders),
@@ -83,21 +91,21 @@ def trading_system(
         halted=halted,
     )
     return Streams(
-        **{name.name: getattr(done, name.name) for name in fields(done)},
+        **{field.name: getattr(done, field.name) for field in fields(done)},
         signals=together(said.signals),
         final_signals=together(said.final),
         targets=together(list(wanted.targets.values())),
-        strategy_fills=wanted.fills,
+        strategy_fills=None if wanted.share is None else wanted.share(done),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """What is to be held of each symbol, and what else netting several strategies has to say."""
+    """What is to be held of each symbol, and how what comes of it is shared among several strategies."""
 
     targets: dict[str, ts[TargetPosition]]
     actions: tuple[ts[RiskAction], ...] = ()
-    fills: ts[StrategyFill] | None = None
+    share: Callable[[AccountStreams], ts[StrategyFill]] | None = None
 
 
 def _alone(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins) -> _Wanted:
@@ -113,51 +121,68 @@ def _alone(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, p
 
 def _netted(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins) -> _Wanted:
     """Several strategies, each with books of its own: what they want of a symbol is netted before it is ordered."""
-    told = csp.feedback(StrategyFill)
-    wanted, actions = {}, []
+    if feeds.corporate_actions is not None:
+        raise ConfigError("splits and dividends cannot be shared among strategies; use adjusted prices")
+    shared = csp.feedback(StrategyFill)
+    each: dict[str, dict[str, ts[TargetPosition]]] = {i.symbol: {} for i in config.instruments}
+    actions = []
     for strategy in config.strategies:
-        name, equity = strategy.name, account.equity * strategy.allocation
-        targets = _targets(feeds, config, strategy, account, equity, said, plugins)
-        if strategy.limits.active:
-            books = strategy_book(
-                told.out(),
-                name,
-                account.closes,
-                config.instruments,
-                currency=config.currency,
-                method=config.cost_basis,
-                rates=feeds.rates,
-                corporate=feeds.corporate_actions,
+        targets = _targets(feeds, config, strategy, account, account.equity * strategy.allocation, said, plugins)
+        held, action = _own_limits(strategy, targets, shared.out(), feeds, config, account)
+        actions += action
+        for instrument in config.instruments:
+            symbol = instrument.symbol
+            each[symbol][strategy.name] = limit_target(
+                targets[symbol], held[symbol], account.action, instrument, config.risk
             )
-            allocation = strategy.allocation * config.initial_cash
-            guard = strategy_guard(
-                targets, books.equity, books.position, name, allocation, config.instruments, strategy.limits
+    nets = {i.symbol: net_target(each[i.symbol], i) for i in config.instruments}
+
+    def share(done: AccountStreams) -> ts[StrategyFill]:
+        symbols = list(nets)
+        fills, updates = by_symbol(done.fills, symbols), by_symbol(done.updates, symbols)
+        shares = [
+            allocate(
+                fills[i.symbol],
+                updates[i.symbol],
+                each[i.symbol],
+                nets[i.symbol],
+                feeds.bars[i.symbol],
+                feeds.trades.get(i.symbol, csp.null_ts(Trade)),
+                account.action,
+                i,
             )
-            targets = {symbol: guard.targets[symbol] for symbol in targets}
-            actions.append(guard.action)
-        wanted[name] = targets
-    nets, shares = {}, []
-    for instrument in config.instruments:
-        symbol = instrument.symbol
-        each = {name: targets[symbol] for name, targets in wanted.items()}
-        net = limit_target(
-            net_target(each, instrument), account.positions[symbol], account.action, instrument, config.risk
-        )
-        share = allocate(
-            account.fills[symbol],
-            account.updates[symbol],
-            each,
-            net,
-            feeds.bars[symbol],
-            feeds.trades.get(symbol, csp.null_ts(Trade)),
-            account.action,
-            instrument,
-        )
-        nets[symbol] = net
-        shares.append(csp.unroll(share))
-    fills = together(shares)
-    told.bind(fills)
-    return _Wanted(nets, tuple(actions), fills)
+            for i in config.instruments
+        ]
+        fill = together([csp.unroll(list_) for list_ in shares])
+        shared.bind(fill)
+        return fill
+
+    return _Wanted(nets, tuple(actions), share)
+
+
+def _own_limits(
+    strategy: StrategyConfig,
+    targets: dict[str, ts[TargetPosition]],
+    fill: ts[StrategyFill],
+    feeds: Feeds,
+    config: TradingConfig,
+    account: Account,
+) -> tuple[dict[str, ts[PositionUpdate]], list[ts[RiskAction]]]:
+    """Keep the books of one strategy, and replace `targets` by what its own limits leave of them.
+
+    Returns:
+        What it holds of each symbol, and what its limits ask for, where it has any.
+    """
+    name, instruments = strategy.name, config.instruments
+    options = {"currency": config.currency, "method": config.cost_basis, "rates": feeds.rates}
+    books = strategy_book(fill, name, account.closes, instruments, **options)
+    held = by_symbol(books.position, list(targets))
+    if not strategy.limits.active:
+        return held, []
+    money = strategy.allocation * config.initial_cash
+    guard = strategy_guard(targets, books.equity, books.position, name, money, instruments, strategy.limits)
+    targets.update({symbol: guard.targets[symbol] for symbol in targets})
+    return held, [guard.action]
 
 
 def _targets(

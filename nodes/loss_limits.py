@@ -100,9 +100,12 @@ def symbol_losses(
     instruments: tuple[Instrument, ...],
     loss_max: float,
 ) -> ts[list[RiskAction]]:
-    """What each symbol has lost since the day's start, at most every 100 ms, by an alarm that a change arms.
+    """What each symbol has lost since the day's start, at most every 100 ms.
 
-    A loss is realised and unrealised profit less fees, at the rate of exchange of the check. A change belongs to the
+    A change is looked at in its own cycle, or a microsecond later where there are several symbols, whose prices come in
+    separate cycles; one that comes within 100 ms of the last look waits for their end.
+
+    A loss is realised and unrealised profit less fees, at the rate of exchange of the look. A change belongs to the
     day in which it came, as in `account_limits`.
 
     Args:
@@ -120,28 +123,37 @@ def symbol_losses(
         a_check = csp.alarm(bool)
     with csp.state():
         s_multiplier = {i.symbol: float(i.multiplier) for i in instruments}
-        s_held = dict[str, PositionUpdate]()
+        s_alone = len(instruments) == 1
+        s_spent = dict[str, float]()  # what was paid for what is held, less what was realised; quote points
         s_profit = dict[str, float]()  # by symbol, since the start of the run
         s_before = dict[str, float]()  # of it, what came before this day
         s_halted = dict[str, bool]()
-        s_equity = s_start = 0.0  # at the last check, at the start of the day
+        s_equity = s_start = 0.0  # at the last look, at the start of the day
         s_changed = csp.now()
-        s_day_end = csp.now()  # replaced at the first check
+        s_day_end = csp.now()  # replaced at the first look
         s_begun = False
+        s_next = csp.now()  # no look before
         s_armed = False
     with csp.start():
         csp.make_passive(equity)
         csp.make_passive(closes)
         csp.make_passive(unit_values)
 
+    now = csp.now()
     if csp.ticked(position):
-        s_held[position.symbol] = position
-    if not s_armed:
-        s_armed = True
-        s_changed = csp.now()
-        csp.schedule_alarm(a_check, _SLOW_CHECK, True)
-    elif csp.ticked(a_check) and csp.valid(equity):
+        paid = position.quantity * position.average_price
+        s_spent[position.symbol] = paid - (position.realised - position.fees) / s_multiplier[position.symbol]
+    look = csp.ticked(a_check)
+    if not look and not s_armed:
+        s_changed = now
+        look = s_alone and now >= s_next
+        if not look:
+            s_armed = True
+            csp.schedule_alarm(a_check, max(SETTLE, s_next - now), True)
+    if look:
         s_armed = False
+        s_next = now + _SLOW_CHECK
+    if look and csp.valid(equity):
         if not s_begun or s_changed > s_day_end:
             s_begun = True
             s_day_end = next_midnight(s_changed - SETTLE) + SETTLE
@@ -150,13 +162,12 @@ def symbol_losses(
             s_halted.clear()
         s_equity = equity
         actions = []
-        for symbol, held in s_held.items():
-            if csp.valid(closes[symbol], unit_values[symbol]) and closes[symbol] > 0.0:
-                rate = unit_values[symbol] / closes[symbol]
-                paid = held.quantity * held.average_price - (held.realised - held.fees) / s_multiplier[symbol]
-                s_profit[symbol] = profit = values[symbol] - paid * rate
+        for symbol, spent in s_spent.items():
+            close = closes[symbol] if csp.valid(closes[symbol], unit_values[symbol]) else 0.0
+            if close > 0.0:
+                s_profit[symbol] = profit = values[symbol] - spent * (unit_values[symbol] / close)
                 lost = s_before.get(symbol, 0.0) - profit
-                if s_start > 0.0 and lost > loss_max * s_start and symbol not in s_halted:
+                if lost > loss_max * s_start > 0.0 and symbol not in s_halted:
                     s_halted[symbol] = True
                     actions.append(
                         RiskAction(
@@ -165,13 +176,11 @@ def symbol_losses(
                             value=lost / s_start,
                             limit=loss_max,
                             symbol=symbol,
-                            until=next_midnight(csp.now()),
+                            until=next_midnight(now),
                         )
                     )
         if actions:
             csp.output(actions)
-    elif csp.ticked(a_check):
-        s_armed = False
 
 
 @csp.node

@@ -24,7 +24,8 @@ _MARKET, _LIMIT, _STOP = OrderType.MARKET, OrderType.LIMIT, OrderType.STOP
 _STOP_LIMIT, _TRAILING = OrderType.STOP_LIMIT, OrderType.TRAILING_STOP
 _OPEN = Session.MARKET_HOURS
 _SECOND = timedelta(seconds=1)
-_ROUNDING = 1.0 + 1e-12  # what is exactly at a limit passes, however its floats were rounded
+_CLOSE = 1e-12  # what is exactly at a limit passes, however its floats were rounded
+_ROUNDING = 1.0 + _CLOSE
 _IDS_MAX = 65_536  # about 8 MB
 _AHEAD_MAX = 1_024
 _RECENT_MAX = 65_536
@@ -262,7 +263,7 @@ class OrderChecks:
         else:
             beyond, price, name = sign * (stop / last - 1.0), stop, "touch"
         collar = self._config.price_collar
-        if collar is not None and beyond > collar:
+        if collar is not None and not beyond <= collar + _CLOSE:
             return (
                 "price_collar",
                 f"the {name} price {price:g} is {beyond:.2%} on the wrong side of {last:g}, the limit {collar:.2%}",

@@ -24,7 +24,7 @@ class StrategyLimits:
 
     loss_max: float | None = None  # of its allocation
     loss_since: str = "day"  # what a loss is counted from: "day", the start of the UTC day, or "start", of the run
-    losses_in_row_max: int | None = None  # round trips that lost, one after the other; one more is too many
+    losses_in_row_max: int | None = None  # round trips that lost, one after the other, at which it rests
     cool_down_s: float = 86_400.0  # how long it rests, engine seconds
 
     def __post_init__(self) -> None:
@@ -192,7 +192,7 @@ def strategy_guard(
         s_last = profit
     if s_until is None:
         loss = (s_from - s_last) / allocation
-        if loss > s_loss_max or s_trips.losses > s_losses_max:
+        if loss > s_loss_max or s_trips.losses >= s_losses_max:
             s_until = csp.now() + s_rest
             csp.schedule_alarm(a_end, s_rest, True)
             deep = loss > s_loss_max

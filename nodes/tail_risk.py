@@ -1,6 +1,7 @@
 """Limits on what could be lost: concentration, value at risk and expected shortfall. Off is infinity."""
 
 import math
+from array import array
 from datetime import timedelta
 
 import csp
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from csp import ts
 
+from feeds.streams import SETTLE
 from nodes.events import RiskAction, RiskActionKind
 
 Array = npt.NDArray[np.float64]
@@ -60,31 +62,56 @@ def ewma_value_at_risk(profits: Array) -> float:
 
 
 class ReturnHistory:
-    """The last returns of several symbols, a row an observation."""
+    """The last returns of several symbols, a row an observation, and the largest of each in size."""
 
-    __slots__ = ("_last", "_rows", "_seen", "_window", "_written")
+    __slots__ = ("_largest", "_largest_at", "_last", "_rows", "_window", "_written")
 
     def __init__(self, symbols: list[str], window: int) -> None:
-        self._rows = np.zeros((window, len(symbols)))
-        self._last = np.full(len(symbols), np.nan)
+        self._rows = [array("d", bytes(8 * window)) for _ in symbols]  # a ring a symbol, (window,)
+        self._last = [math.nan] * len(symbols)
+        self._largest = [0.0] * len(symbols)  # |return| in the window
+        self._largest_at = [0] * len(symbols)  # when it was written
         self._window = window
-        self._written = 0
-        self._seen = False
+        self._written = -1  # returns; the first prices make none
 
-    def add(self, prices: Array) -> None:
+    def add(self, prices: list[float]) -> None:
         """Take the latest price of each symbol, NaN where there is none yet."""
-        if self._seen:
-            # A symbol without two prices yet has NaN here, and did not move.
-            self._rows[self._written % self._window] = np.nan_to_num(prices / self._last - 1.0)
-            self._written += 1
-        self._seen = True
+        at = self._written
+        self._written = at + 1
+        if at < 0:
+            self._last = prices
+            return
+        last, slot = self._last, at % self._window
+        for i, row in enumerate(self._rows):
+            moved = prices[i] / last[i] - 1.0
+            if moved != moved:  # a symbol without two prices yet did not move
+                moved = 0.0
+            row[slot] = moved
+            size = abs(moved)
+            if size >= self._largest[i]:
+                self._largest[i], self._largest_at[i] = size, at
+            elif at - self._largest_at[i] >= self._window:  # the largest has just left
+                sizes = np.abs(np.frombuffer(row))
+                newest_first = np.roll(sizes[::-1], slot + 1)
+                age = int(newest_first.argmax())
+                self._largest[i], self._largest_at[i] = float(newest_first[age]), at - age
         self._last = prices
 
-    def profits(self, values: Array) -> Array | None:
+    def most(self, values: list[float]) -> float:
+        """What positions worth `values` cannot have lost more than in any step of the window."""
+        return sum(abs(value) * largest for value, largest in zip(values, self._largest, strict=True))
+
+    def profits(self, values: list[float]) -> Array | None:
         """What each step would have brought on positions worth `values`, (n,), in the order of the memory; None before
         20 steps."""
         count = min(self._written, self._window)
-        return self._rows[:count] @ values if count >= _RETURNS_MIN else None
+        if count < _RETURNS_MIN:
+            return None
+        profits = np.zeros(count)
+        for row, value in zip(self._rows, values, strict=True):
+            if value:
+                profits += np.frombuffer(row, count=count) * value
+        return profits
 
     def in_time(self, profits: Array) -> Array:
         """What `profits` gave, the oldest first."""
@@ -103,7 +130,10 @@ def tail_limits(
     var_ewma_max: float,
     es_max: float,
 ) -> ts[RiskAction]:
-    """Concentration, value at risk and expected shortfall, at most every 100 ms, by an alarm that a price arms.
+    """Concentration, value at risk and expected shortfall, at most every 100 ms.
+
+    A price is looked at in its own cycle, or a microsecond later where there are several symbols, whose prices come in
+    separate cycles; one that comes within 100 ms of the last look waits for their end.
 
     Args:
         equity: account value, its currency; passive.
@@ -124,42 +154,47 @@ def tail_limits(
     with csp.state():
         s_symbols = list(prices.keys())
         s_history = ReturnHistory(s_symbols, window)
-        s_history_used = min(var_max, var_ewma_max, es_max) < math.inf
+        s_alone = len(s_symbols) == 1
+        # No tail is further out than the largest loss in the window, times the quantile for the normal one.
+        s_least = min(var_max, var_ewma_max / _NORMAL_QUANTILE, es_max)
+        s_next = csp.now()  # no look before
         s_armed = False
         s_acted = dict[str, float]()  # the value last acted on, by code; none inside the limit
     with csp.start():
         csp.make_passive(equity)
         csp.make_passive(values)
 
-    if csp.ticked(a_check):
+    if csp.ticked(a_check) or (s_alone and not s_armed and csp.now() >= s_next):
         s_armed = False
-        if s_history_used:
-            s_history.add(np.array([prices[s] if csp.valid(prices[s]) else math.nan for s in s_symbols]))
-        held = np.array([values[s] if csp.valid(values[s]) else 0.0 for s in s_symbols])
-        found = []  # (value, limit, code)
-        if held.any() and csp.valid(equity) and equity > 0.0:
+        s_next = csp.now() + _SLOW_CHECK
+        if s_least < math.inf:
+            s_history.add([prices[s] if csp.valid(prices[s]) else math.nan for s in s_symbols])
+        held = [values[s] if csp.valid(values[s]) else 0.0 for s in s_symbols]
+        worth = equity if csp.valid(equity) else 0.0
+        if worth > 0.0 and (max(map(abs, held)) > concentration_max * worth or s_history.most(held) > s_least * worth):
+            found = []  # (value, limit, code)
             if concentration_max < math.inf:
-                found.append((float(np.abs(held).max()) / equity, concentration_max, "concentration"))
-            profits = s_history.profits(held) if s_history_used else None
+                found.append((max(map(abs, held)) / worth, concentration_max, "concentration"))
+            profits = s_history.profits(held) if s_least < math.inf else None
             if profits is not None:
                 if var_max < math.inf:
-                    found.append((value_at_risk(profits) / equity, var_max, "value_at_risk"))
+                    found.append((value_at_risk(profits) / worth, var_max, "value_at_risk"))
                 if var_ewma_max < math.inf:
                     at_risk = ewma_value_at_risk(s_history.in_time(profits))
-                    found.append((at_risk / equity, var_ewma_max, "ewma_value_at_risk"))
+                    found.append((at_risk / worth, var_ewma_max, "ewma_value_at_risk"))
                 if es_max < math.inf:
-                    found.append((expected_shortfall(profits) / equity, es_max, "expected_shortfall"))
-        worst, code, value, limit = 1.0, "", 0.0, 0.0
-        for each, most, name in found:
-            if each <= most:
-                s_acted.pop(name, None)
-            elif each / most > worst:
-                worst, code, value, limit = each / most, name, each, most
-        if not found:
+                    found.append((expected_shortfall(profits) / worth, es_max, "expected_shortfall"))
+            worst, code, value, limit = 1.0, "", 0.0, 0.0
+            for each, most, name in found:
+                if each <= most:
+                    s_acted.pop(name, None)
+                elif each / most > worst:
+                    worst, code, value, limit = each / most, name, each, most
+            if code and value > s_acted.get(code, 0.0) * _WORSE:
+                s_acted[code] = value
+                csp.output(RiskAction(kind=_REDUCE, code=code, value=value, limit=limit))
+        elif s_acted:
             s_acted.clear()
-        if code and value > s_acted.get(code, 0.0) * _WORSE:
-            s_acted[code] = value
-            csp.output(RiskAction(kind=_REDUCE, code=code, value=value, limit=limit))
     elif not s_armed:
         s_armed = True
-        csp.schedule_alarm(a_check, _SLOW_CHECK, True)
+        csp.schedule_alarm(a_check, max(SETTLE, s_next - csp.now()), True)

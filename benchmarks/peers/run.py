@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "peers.md")
     arguments = parser.parse_args()
     environment()
+    arguments.load = os.getloadavg()[0]
     lines: list[str] = []
     versions: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -119,7 +120,8 @@ def header(arguments: argparse.Namespace, versions: dict[str, str]) -> list[str]
         f"{os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}; {packages}.",
         "Every run is a process of its own; contestants take turns, round after round. CPU is user and system seconds:",
         "*engine* is the run alone, *process* adds imports, loading and preparing (`import csp` alone is most of the",
-        "graph's). Ratios compare the best rounds.",
+        "graph's). Ratios compare the best rounds. Load average of the machine before the first run:",
+        f"{arguments.load:.1f}.",
         "",
     ]
 

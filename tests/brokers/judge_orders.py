@@ -13,7 +13,7 @@ from tests.brokers.judge_terms import BPS, Book, Execution, Offer, Order, Report
 class Orders:
     """The orders of one symbol, and what is said about them."""
 
-    def __init__(self, instrument: Instrument, model: Any, bars: bool) -> None:
+    def __init__(self, instrument: Instrument, model: Any, bars: bool, quoted: bool = False) -> None:
         self.instrument, self.model, self.bars = instrument, model, bars
         self.tick = Fraction(instrument.tick)
         self.position = 0
@@ -23,7 +23,7 @@ class Orders:
         self.quote: Book = ([], [])  # bids, asks, the best first
         self.depth: Book = ([], [])
         self.shown = self.quote  # the latest of the two
-        self.quoted = False  # a quote or depth has come: trades are not the market any more
+        self.quoted = quoted  # there are quotes or depth: trades are not the market any more
         self.reports: list[Report] = []
         self.time: datetime | None = None  # of the market event
         self.how = ""  # where in a bar: "open", "stop" or "inside"
@@ -40,12 +40,12 @@ class Orders:
             order.group, order.parent, order.filled = replaced.group, replaced.parent, replaced.filled
         order.lots = order.quantity - order.filled
         refused = self.refusal(order, replaced)
-        if refused in ("", "nothing_left") and replaced is not None:
-            self.drop(replaced)
-            self.report(replaced, "cancelled", "replaced", lots=0)
-            for child in self.orders.values():
-                if child.parent == replaced.order_id:
-                    child.parent = order.order_id
+        if replaced is not None and refused in ("", "nothing_left"):
+            if not refused:
+                for child in self.orders.values():
+                    if child.parent == replaced.order_id:
+                        child.parent = order.order_id
+            self.end(replaced, "cancelled", "replaced")
         if refused:
             self.report(order, "rejected", refused, lots=0)
             return self.reports

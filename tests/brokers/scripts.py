@@ -20,12 +20,14 @@ class Script:
     instrument: Instrument
     model: dict[str, Any]  # of FillModel
     latency: timedelta
+    quoted: bool  # the engine is told beforehand that there will be quotes or depth
     steps: list[tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an engine's method. `name` is "submit", "cancel", "expire" or the market event's."""
+    """One call of an engine's method: "submit", "cancel", "expire" or a market event; or "cancelling", a cancel that is
+    on its way and of which the engine knows nothing yet."""
 
     time: datetime
     name: str
@@ -33,6 +35,8 @@ class Call:
 
     def to(self, engine: Any, order_type: type) -> list[Any]:
         """Make it; an order is made anew for each engine, which writes on it."""
+        if self.name == "cancelling":
+            return []
         if self.name == "submit":
             return engine.submit(order_type(**self.args[0]), self.time)
         if self.name in ("cancel", "expire"):
@@ -95,6 +99,18 @@ def orders(draw: Any, child: bool = False) -> dict[str, Any]:
 
 
 @st.composite
+def brackets(draw: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An entry, and a stop and a target on the two sides of it."""
+    sign, price = draw(signs), draw(near)
+    entry = draw(st.sampled_from([{"stop": price}, {"limit": price}, {"stop": price, "limit": price + sign}, {}]))
+    plain = {"sign": -sign, "lots": draw(lots), "immediate": False, "whole": False, "reduce_only": draw(st.booleans())}
+    stop = draw(st.sampled_from([{"stop": price - 2 * sign}, {"trail": 2}, {"stop": price, "limit": price - sign}]))
+    target = {"limit": price + sign * draw(st.integers(0, 3))}
+    kept = {"lots": draw(st.sampled_from([plain["lots"], 5]))}
+    return plain | entry | {"sign": sign, "reduce_only": False}, [plain | stop | kept, plain | target]
+
+
+@st.composite
 def messages(draw: Any) -> tuple[Any, ...]:
     """What a strategy sends in one breath: orders as (terms, {link: how many orders back}), or a cancel."""
     kinds = ["order", "order", "order", "bracket", "bracket", "pair", "link", "replace", "cancel"]
@@ -111,9 +127,10 @@ def messages(draw: Any) -> tuple[Any, ...]:
         return ("send", [(draw(orders(child=draw(st.integers(0, 9)) > 0)), {"parent": draw(back)})], wait, False)
     if what == "replace":
         return ("send", [(first, {"replaces": draw(back)})], wait, False)
-    exits = draw(st.lists(orders(child=True), min_size=1, max_size=2))
-    if draw(st.integers(0, 3)) < 3:
-        exits = [exit_ | {"sign": -first["sign"], "lots": first["lots"]} for exit_ in exits]
+    if draw(st.booleans()):
+        first, exits = draw(brackets())
+    else:
+        exits = draw(st.lists(orders(child=True), min_size=1, max_size=2))
     children = [(exit_ | {"group": "+"}, {"parent": place}) for place, exit_ in enumerate(exits)]
     return ("send", [(first, {}), *children], wait, False)
 
@@ -141,9 +158,10 @@ def scripts(draw: Any, market: str) -> Script:
         "queue": market in ("quotes", "depth") and draw(st.booleans()),
     }
     latency = draw(st.sampled_from([1, 1, 1_000, 2_500]))
+    quoted = market in ("quotes", "depth") and draw(st.booleans())
     # A step that does nothing comes first: what cannot be left out of a list can become that.
     steps = draw(st.lists(st.one_of(NOTHING, message, event, message, event, event), min_size=24, max_size=48))
-    return Script(market, instrument, model, timedelta(milliseconds=latency), steps)
+    return Script(market, instrument, model, timedelta(milliseconds=latency), quoted, steps)
 
 
 def timeline(script: Script) -> list[Call]:
@@ -205,6 +223,7 @@ class _Clock:
 
     def on_cancel(self, back: int, wait: int) -> None:
         self.now += wait * SECOND
+        self.add(2, "cancelling", self.name(back))
         self.add(2, "cancel", self.name(back), time=self.now + self.script.latency)
 
     def on_send(self, sent: list[tuple[dict[str, Any], dict[str, int]]], wait: int, again: bool) -> None:

@@ -14,7 +14,7 @@ same ones with more cases.
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from fractions import Fraction
 from typing import Any
@@ -52,11 +52,13 @@ def hammer(market: str, cases: int, check: Callable[[Script], None]) -> None:
 
 
 def book_of(script: Script) -> matching.Book:
-    return matching.Book(script.instrument, FillModel(**script.model), bars=script.market == "bars")
+    model = FillModel(**script.model)
+    return matching.Book(script.instrument, model, bars=script.market == "bars", quoted=script.quoted)
 
 
 def judge_of(script: Script) -> judge.Judge:
-    return judge.Judge(script.instrument, FillModel(**script.model), bars=script.market == "bars")
+    model = FillModel(**script.model)
+    return judge.Judge(script.instrument, model, bars=script.market == "bars", quoted=script.quoted)
 
 
 # The engine says what the judge says.
@@ -80,6 +82,11 @@ def standing(engine: Any) -> tuple[Any, ...]:
     return sorted((name, order.lots) for name, order in engine.orders.items()), engine.position, engine.next_expiry
 
 
+def all_day(script: Script) -> Script:
+    """A day of it: enough for an engine to tidy up behind orders that have ended."""
+    return replace(script, steps=script.steps * 20)
+
+
 def reports_are_the_judges(script: Script) -> None:
     book, judging = book_of(script), judge_of(script)
     for call in timeline(script):
@@ -93,6 +100,11 @@ def reports_are_the_judges(script: Script) -> None:
 @pytest.mark.parametrize("market", MARKETS)
 def test_the_engine_reports_what_the_judge_reports(market: str) -> None:
     hammer(market, 50, reports_are_the_judges)
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_the_engine_reports_what_the_judge_reports_all_day(market: str) -> None:
+    hammer(market, 2, lambda script: reports_are_the_judges(all_day(script)))
 
 
 @pytest.mark.slow
@@ -132,6 +144,10 @@ class Audit:
     def read(self, call: Call, reports: list[Any]) -> None:
         if call.name == "submit":
             self.send(call, reports)
+        if call.name == "cancelling" and call.args[0] in self.watched:
+            working = self.watched[call.args[0]].working
+            if not working.ended and working.state is not OrderState.CANCEL_PENDING:
+                working.to(OrderState.CANCEL_PENDING)
         self.look(call)
         before = {name: watched.total for name, watched in self.watched.items()}
         filled: dict[int, int] = defaultdict(int)  # lots in this call by sign
@@ -197,6 +213,7 @@ class Audit:
             assert report.market_time == opened >= terms["sent"] - SETTLE, "a bar that opened before it was sent"
         else:
             assert report.market_time == call.time >= terms["sent"] + self.script.latency, "before it arrived"
+        assert not execution.maker or self.traded_through(call, sign, limit), "a touch does not fill"
         expires = terms.get("expires")
         assert expires is None or (call.args[5] if call.name == "on_bar" else call.time) < expires
         if terms["reduce_only"]:
@@ -205,6 +222,19 @@ class Audit:
         if order.parent:
             awake = self.watched[order.parent].total if call.name == "on_bar" else before[order.parent]
             assert order.total <= awake, "a child that nothing has woken"
+
+    def traded_through(self, call: Call, sign: int, limit: int) -> bool:
+        """Whether the market came to a resting order: through its limit, or to it where somebody shows that much."""
+        price = limit * Fraction(self.script.instrument.tick)
+        if call.name == "on_bar":
+            low, high = Fraction(call.args[2]), Fraction(call.args[1])
+            return low < price if sign > 0 else high > price
+        if call.name == "on_trade":
+            beyond = (Fraction(call.args[0]) - price) * sign
+            return beyond < 0 or (beyond == 0 and self.script.model["queue"])
+        return any(
+            size > 0.0 and price and (Fraction(str(at)) - price) * sign <= 0 for at, size in self.shown[sign].items()
+        )
 
     def look(self, call: Call) -> None:
         """Remember what quotes and depth show."""

@@ -269,7 +269,8 @@ def test_a_market_order_takes_the_quote_and_walks_the_book() -> None:
         asks=np.array([[101.0, 0.5], [102.0, 1.0], [103.0, 9.0]]),
         snapshot=True,
     )
-    out = venue([(1.0, order("1", Side.BUY, 2.0))], depth={"A": csp.apply(at((0.5, 1), (2.0, 2)), lambda _: book, Depth)})
+    shown = csp.apply(at((0.5, 1), (2.0, 2)), lambda _: book, Depth)
+    out = venue([(1.0, order("1", Side.BUY, 2.0))], depth={"A": shown})
     assert [(f.quantity, f.price) for f in values(out["fill"])] == [(0.5, 101.0), (1.0, 102.0), (0.5, 103.0)]
     assert {f.decision_price for f in values(out["fill"])} == {100.0}
 

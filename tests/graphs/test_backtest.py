@@ -37,7 +37,9 @@ def test_every_promised_file_is_written(quarter: Path) -> None:
         "report.html",
         "equity.png",
         "orders.parquet",
+        "updates.parquet",
         "fills.parquet",
+        "trips.parquet",
         "equity.parquet",
         "alerts.parquet",
         "manifest.json",
@@ -134,7 +136,7 @@ def test_a_risk_stop_flattens_and_exits_with_3(tmp_path: Path) -> None:
     fills = pq.read_table(out / "fills.parquet").to_pylist()
     assert sum(f["quantity"] if f["side"] == "BUY" else -f["quantity"] for f in fills) == pytest.approx(0.0, abs=1e-9)
     alerts = pq.read_table(out / "alerts.parquet").to_pylist()
-    assert [a["source"] for a in alerts if a["level"] == "CRITICAL"] == ["risk_monitor"]
+    assert [a["source"] for a in alerts if a["level"] == "CRITICAL"] == ["risk_monitor", "risk_filter"]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,10 @@ def test_equal_trade_times_are_legal_and_keep_their_order(tmp_path: Path) -> Non
         ('name = "a/b"\n' + FEED, "name must be 1 to 100 printable characters without '/'"),
         ('bar = ""\n' + FEED, "a bar length is a number and one of"),
         ('symbols = ["Y"]\n' + FEED, "symbol 'Y' is not in the data, which hold x"),
-        (FEED + "[sizing]\nmode = 'kelly'\n", "[sizing] mode must be one of fixed, fraction, volatility, was 'kelly'"),
+        (
+            FEED + "[sizing]\nmode = 'kely'\n",
+            "mode must be one of fixed, fraction, volatility, kelly, was 'kely'",
+        ),
         (FEED + "[risk]\ndrawdown_max = 2\n", "[risk] drawdown_max must lie in (0, 1), was 2.0"),
         (FEED + "[risk]\nvar_window = 1000000000000\n", "[risk] var_window must lie in [20, 100000]"),
         (FEED + "[broker]\nlatency_ms = 0\n", "[broker] latency_ms must lie in [0.001, 3600000), was 0.0"),
@@ -198,9 +201,16 @@ def test_an_instrument_that_cannot_be_traded_is_refused(refused: Refusal, instru
     assert message in refused(toml=f"{FEED}[[instruments]]\n{symbol}{instrument}\n")
 
 
-def test_symbols_in_two_currencies_are_refused(refused: Refusal) -> None:
+def test_a_foreign_currency_wants_an_account_and_a_rate(refused: Refusal) -> None:
     other = FEED + 'symbol = "y"\n[[instruments]]\nsymbol = "y"\ncurrency = "EUR"\n'
-    assert "want one quote currency, was ['EUR', 'USD']" in refused(toml=FEED + other)
+    assert "x is traded in USD and the account is in EUR: want [[conversions]] with currency = 'USD'" in refused(
+        toml='currency = "EUR"\n' + FEED + '[[instruments]]\nsymbol = "x"\ncurrency = "USD"\n'
+    )
+    rate = '[[conversions]]\ncurrency = "USD"\nsymbol = "EUR/USD"\n'
+    assert "conversions: symbol 'EUR/USD' for USD is not in the data, which hold x" in refused(
+        toml='currency = "EUR"\n' + FEED + rate
+    )
+    assert "want the currency of the account, the instruments are in EUR, USD" in refused(toml=FEED + other)
 
 
 def test_a_falling_price_may_not_fall_below_its_tick(refused: Refusal) -> None:

@@ -64,7 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         (["--trials", "1.5"], "Error parsing --trials: want a whole number, was '1.5'"),
         (["--risk.drawdown-max", "high"], "Error parsing --risk.drawdown-max: want a number or none, was 'high'"),
         (["--risk.drawdown-max", "2"], "Error parsing config.risk: drawdown_max must lie in (0, 1), was 2.0"),
-        (["--sizing.mode", ""], "mode must be one of fixed, fraction, volatility, was ''"),
+        (["--sizing.mode", ""], "mode must be one of fixed, fraction, volatility, kelly, was ''"),
         (["--signals.use", "tecnical"], "unknown signal source 'tecnical' in use; did you mean 'technical'?"),
         (["--signals.plugins", ""], "a plugin is named 'module:function', was ''"),
         (["--initial-cash", "nan"], "initial_cash must lie in (0, 1e13], was nan"),

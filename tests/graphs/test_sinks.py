@@ -3,17 +3,18 @@
 from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import csp
 import pyarrow.parquet as pq
 import pytest
 from support import T0, at
 
-from brokers.events import Fill, Liquidity, OrderRequest, OrderState, OrderType, OrderUpdate
+from brokers.events import CashFlow, Fill, Liquidity, OrderRequest, OrderState, OrderType, OrderUpdate, TimeInForce
 from feeds.events import Side
+from graphs.edges import Streams
 from graphs.sinks import print_streams, record_signals, record_streams
-from graphs.trading import Streams
-from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind, Signal, TargetPosition
+from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind, Signal, StrategyFill, TargetPosition
 
 SIGNAL = Signal(symbol="X", source="fused", score=-0.50244, confidence=0.0, horizon_s=3600.0, asof=T0)
 MARKET = OrderRequest(
@@ -40,6 +41,10 @@ STOP = RiskAction(kind=RiskActionKind.EMERGENCY_STOP, code="drawdown", value=0.3
 ALERT = Alert(
     level=AlertLevel.WARNING, source="price_change", symbol="X", message="X moved -5.02% to 2383", value=-0.05
 )
+SHARE = StrategyFill(
+    strategy="trend", symbol="X", side=Side.SELL, quantity=1e8, price=2408.27, fee=-0.5, order_id="r-X-2"
+)
+FUNDING = CashFlow(symbol="X", amount=-1.25, kind="funding")
 TARGET = TargetPosition(symbol="X", quantity=-3.0, asof=T0)
 
 
@@ -60,6 +65,8 @@ def streams() -> Streams:
         cash=at((0, 100_000.0)),
         position_value=at((0, 0.0), (1, -0.75)),
         gross_exposure=at((0, 0.0), (1, 0.75)),
+        strategy_fills=at((1, SHARE)),
+        flows=at((2, FUNDING)),
     )
 
 
@@ -88,6 +95,33 @@ def test_every_other_stream_can_be_watched_too(capsys: pytest.CaptureFixture[str
     ]
 
 
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"order_type": OrderType.STOP, "stop_price": 9.5}, "stop 9.5"),
+        ({"order_type": OrderType.STOP_LIMIT, "stop_price": 9.5, "limit_price": 9.0}, "stop 9.5 limit 9"),
+        ({"order_type": OrderType.TRAILING_STOP, "trail": 0.25}, "a trailing stop 0.25 away"),
+        ({"order_type": OrderType.TRAILING_STOP, "trail_bps": 50.0}, "a trailing stop 50 bps away"),
+        ({"order_type": OrderType.MARKET_IF_TOUCHED, "stop_price": 9.5}, "market if touched 9.5"),
+        (
+            {"order_type": OrderType.LIMIT, "limit_price": 9.0, "time_in_force": TimeInForce.DAY, "post_only": True},
+            "limit 9 DAY, post-only",
+        ),
+        (
+            {"order_type": OrderType.MARKET, "reduce_only": True, "group": "g", "parent": "p", "replaces": "o"},
+            "market, reduce-only, group g, child of p, replaces o",
+        ),
+    ],
+)
+def test_an_order_is_told_with_all_its_terms(
+    terms: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    order = OrderRequest(order_id="1", symbol="X", side=Side.BUY, quantity=2.0, **terms)
+    told = replace(streams(), orders=at((0, order)))
+    csp.run(lambda: print_streams(told, ("orders",)), starttime=T0, endtime=timedelta(minutes=1))
+    assert capsys.readouterr().out == f"2024-01-02 14:30:00 orders: BUY 2 X at {said} [1]\n"
+
+
 def test_recorded_streams_are_the_ticks(tmp_path: Path) -> None:
     def graph() -> None:
         record_streams(streams(), tmp_path)
@@ -106,5 +140,8 @@ def test_recorded_streams_are_the_ticks(tmp_path: Path) -> None:
         {"equity": 99_999.25, "cash": 100_000.0, "position_value": -0.75, "gross_exposure": 0.75},
     ]
     assert pq.read_table(tmp_path / "fills.parquet")["price"].to_pylist() == [2408.27]
+    assert pq.read_table(tmp_path / "updates.parquet")["state"].to_pylist() == ["ACCEPTED", "REJECTED"]
+    assert pq.read_table(tmp_path / "strategy_fills.parquet")["strategy"].to_pylist() == ["trend"]
+    assert pq.read_table(tmp_path / "flows.parquet")["amount"].to_pylist() == [-1.25]
     assert pq.read_table(tmp_path / "alerts.parquet")["level"].to_pylist() == ["WARNING"]
     assert pq.read_table(tmp_path / "final_signals.parquet")["score"].to_pylist() == [-0.50244]

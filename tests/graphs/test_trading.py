@@ -11,18 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import T0, run, values
 
+from brokers.costs import FillModel
 from brokers.events import CancelRequest, OrderRequest, OrderState, OrderType
-from brokers.matching import FillModel
-from brokers.paper import PaperConfig, paper_venue
+from brokers.paper import Market, PaperConfig, paper_venue
 from configs.load import ConfigError
 from feeds.events import Bar, Side
 from feeds.instruments import Instrument
-from graphs.config import SignalsConfig, TradingConfig
-from graphs.trading import Feeds, Streams, trading_system
+from graphs.config import SignalsConfig, StrategyConfig, TradingConfig
+from graphs.edges import Feeds, Streams
+from graphs.trading import trading_system
 from nodes.events import AlertLevel, Signal
 from nodes.fuse import FuseConfig
-from nodes.orders import SizingConfig
 from nodes.risk import RiskConfig
+from nodes.sizing import SizingConfig
 from nodes.technical import TechnicalConfig
 
 HOUR = timedelta(hours=1)
@@ -71,11 +72,15 @@ def opinions(scores: dict[int, float], source: str = "mine") -> Callable[..., ts
 
 def config(*symbols: str, **changes: Any) -> TradingConfig:
     """Two units at score 1, without costs or limits."""
+    strategy = {
+        "signals": SignalsConfig(use=()),
+        "sizing": SizingConfig(mode="fixed", quantity=2.0, confidence_min=0.0, change_min=0.0),
+    }
+    strategy |= {name: changes.pop(name) for name in ("signals", "sizing", "fuse") if name in changes}
     fields: dict[str, Any] = {
         "instruments": tuple(Instrument(symbol=symbol, tick="0.01", lot="0.01") for symbol in symbols),
         "initial_cash": 1_000.0,
-        "signals": SignalsConfig(use=()),
-        "sizing": SizingConfig(mode="fixed", quantity=2.0, confidence_min=0.0, change_min=0.0),
+        "strategies": (StrategyConfig(name="main", **strategy),),
         "risk": NO_LIMITS,
     }
     return TradingConfig(**(fields | changes))
@@ -92,10 +97,11 @@ def simulate(
         feeds = Feeds(bars=market, bar_lengths=dict.fromkeys(prices, HOUR))
 
         def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Any:
-            return paper_venue(order, cancel, market, {}, trading.instruments, NO_COST)
+            return paper_venue(order, cancel, Market(bars=market), trading.instruments, NO_COST)
 
-        streams = trading_system(feeds, venue, trading, run_id="r", plugins=tuple(plugins))
-        return {name: getattr(streams, name) for name in Streams.__dataclass_fields__}
+        streams = trading_system(feeds, venue, trading, run_id="r", plugins={"main": tuple(plugins)})
+        edges = {name: getattr(streams, name) for name in Streams.__dataclass_fields__}
+        return {name: edge for name, edge in edges.items() if edge is not None}
 
     return run(graph, seconds=86_400.0 * 30)
 

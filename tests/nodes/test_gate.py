@@ -5,8 +5,6 @@ from typing import Any
 
 import csp
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support import SECOND, T0, at, run, values
 
 from brokers.events import (
@@ -405,25 +403,3 @@ def test_a_split_changes_what_can_be_reduced() -> None:
 def test_many_alerts_of_one_cycle_all_come_out() -> None:
     out = gate([(1.0, order(1, BUY, 1.0))], RiskConfig(), actions=[(1.0, STOP)], fills=[(1.0, fill(9, BUY, 1.0))])
     assert [t for t, _ in out["alert"]] == [T0 + SECOND] * 3
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.booleans(), st.integers(1, 400), st.integers(0, 2)), min_size=1, max_size=15))
-def test_whatever_comes_the_worst_case_stays_inside_the_limit(wanted: list[tuple[bool, int, int]]) -> None:
-    # Each order fills at once, later or never: the position may never be worth more than the limit.
-    orders = [(float(i), order(i + 1, BUY if b else SELL, n / 10)) for i, (b, n, _) in enumerate(wanted)]
-    fills = [
-        (i + (0.5, 7.5)[when], fill(o.order_id, o.side, o.quantity))
-        for (i, o), (_, _, when) in zip(orders, wanted, strict=True)
-        if when < 2
-    ]
-    fills.sort(key=lambda point: point[0])
-    first = gate(orders, RiskConfig(gross_exposure_max=0.5))
-    ok = set(passed(first))
-    out = gate(orders, RiskConfig(gross_exposure_max=0.5), fills=[(t, f) for t, f in fills if f.order_id in ok])
-    went, position = set(passed(out)), 0.0
-    for _, f in fills:
-        if f.order_id in went and f.order_id in ok:
-            position += f.quantity if f.side is BUY else -f.quantity
-            assert abs(position) * 10.0 <= 0.5 * 1_000.0 + 1e-9
-    assert len(out["approved"]) + len(out["refused"]) == len(orders)

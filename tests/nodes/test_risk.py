@@ -1,11 +1,11 @@
-"""The monitor: what it sees, when it speaks, and that it speaks once."""
+"""Risk: the config, the monitor that is made of the limits, and the last word on a target."""
 
 import math
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import csp
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,95 +13,53 @@ from support import SECOND, T0, at, run, ticks, values
 
 from feeds.instruments import Instrument
 from nodes.events import AlertLevel, PositionUpdate, RiskAction, RiskActionKind, TargetPosition
-from nodes.risk import ReturnHistory, RiskConfig, action_alert, limit_target, risk_monitor
+from nodes.portfolio import Books
+from nodes.risk import RiskConfig, action_alert, limit_target, risk_monitor
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
-OFF: dict[str, Any] = {"drawdown_max": None, "gross_exposure_max": None, "concentration_max": None, "var_max": None}
+OFF = RiskConfig(drawdown_max=None, gross_exposure_max=None, var_max=None)
 
 
-def actions(config: RiskConfig, equity: Any, gross: Any = (0.0,), closes: Any = (100.0,), held: Any = (0.0,)) -> Any:
+def monitored(config: RiskConfig, multiplier: str = "1") -> list[Any]:
+    """The actions on an account that buys 100 A at 100 with 1,000 of equity, sees 90, and sells them there."""
+
     def graph() -> Any:
-        return risk_monitor(ticks(*equity), ticks(*gross), {"A": ticks(*closes)}, {"A": ticks(*held)}, config)
+        close = at((0.0, 100.0), (10.0, 90.0))
+        held = [(1.0, 100.0, 100.0, 0.0), (20.0, 0.0, 0.0, -1_000.0)]
+        position = at(
+            *((s, PositionUpdate(symbol="A", quantity=q, average_price=p, realised=r, fees=0.0)) for s, q, p, r in held)
+        )
+        value = csp.default(position.quantity * float(multiplier) * close, 0.0)
+        fields = dict.fromkeys(Books.__dataclass_fields__, csp.null_ts(float))
+        books = Books(
+            **fields
+            | {"position": position, "values": {"A": value}, "equity": ticks(1_000.0), "gross_exposure": csp.abs(value)}
+        )
+        return risk_monitor(books, {"A": close}, (replace(A, multiplier=multiplier),), config)
 
-    return [(t, a.kind.name, a.code, round(a.value, 6)) for t, a in run(graph)]
-
-
-def test_drawdown_stops_once_in_the_cycle_of_the_change() -> None:
-    config = RiskConfig(**OFF | {"drawdown_max": 0.1})
-    assert actions(config, [100.0, 120.0, 109.0, 107.0, 50.0, 200.0, 100.0]) == [
-        (T0 + 3 * SECOND, "EMERGENCY_STOP", "drawdown", round(1 - 107 / 120, 6))
-    ]
-
-
-def test_lost_equity_is_a_full_drawdown() -> None:
-    config = RiskConfig(**OFF | {"drawdown_max": 0.9})
-    assert actions(config, [100.0, -20.0]) == [(T0 + SECOND, "EMERGENCY_STOP", "drawdown", 1.2)]
-
-
-def test_gross_exposure_reduces_at_a_breach_and_when_it_grows_by_a_twentieth() -> None:
-    config = RiskConfig(**OFF | {"gross_exposure_max": 1.0})
-    gross = [90.0, 110.0, 115.0, 130.0, 90.0, 105.0]
-    assert actions(config, [100.0] * 6, gross) == [
-        (T0 + SECOND, "REDUCE_POSITIONS", "gross_exposure", 1.1),
-        (T0 + 3 * SECOND, "REDUCE_POSITIONS", "gross_exposure", 1.3),
-        (T0 + 5 * SECOND, "REDUCE_POSITIONS", "gross_exposure", 1.05),
-    ]
+    return [((when - T0).total_seconds(), a.kind.name, a.code, a.value) for when, a in run(graph)]
 
 
-def test_concentration_is_checked_a_tenth_of_a_second_after_the_price() -> None:
-    config = RiskConfig(**OFF | {"concentration_max": 0.5})
-    assert actions(config, [100.0] * 3, closes=[1.0, 1.0, 1.0], held=[40.0, -60.0, -62.0]) == [
-        (T0 + SECOND + timedelta(milliseconds=100), "REDUCE_POSITIONS", "concentration", 0.6)
-    ]
+def test_the_monitor_watches_what_the_config_asks_for_and_nothing_else() -> None:
+    assert monitored(OFF) == []
+    assert monitored(replace(OFF, gross_exposure_max=5.0))[0] == (1.0, "REDUCE_POSITIONS", "gross_exposure", 10.0)
+    assert monitored(replace(OFF, concentration_max=5.0)) == [(10.0, "REDUCE_POSITIONS", "concentration", 9.0)]
+    assert monitored(replace(OFF, losses_in_row_max=1)) == [(20.0, "HALT_SYMBOL", "cool_down", 1.0)]
+    assert monitored(replace(OFF, symbol_loss_max=0.5)) == [(10.0, "HALT_SYMBOL", "symbol_loss", 1.0)]
 
 
-def test_a_burst_of_prices_is_checked_once() -> None:
-    # Ten prices within 100 ms arm one alarm; the last of them is what it sees.
-    closes = csp.curve(float, [(timedelta(milliseconds=5 * i), 100.0 + i) for i in range(10)])
-    held = csp.curve(float, [(timedelta(milliseconds=5 * i), 50.0 + i) for i in range(10)])
-    config = RiskConfig(**OFF | {"concentration_max": 0.1})
-    out = run(lambda: risk_monitor(csp.const(100.0), csp.const(0.0), {"A": closes}, {"A": held}, config))
-    assert [(t, a.value) for t, a in out] == [(T0 + timedelta(milliseconds=100), 0.59)]
+def test_a_contracts_multiplier_is_part_of_its_loss() -> None:
+    assert monitored(replace(OFF, symbol_loss_max=0.5), multiplier="2") == [(10.0, "HALT_SYMBOL", "symbol_loss", 2.0)]
 
 
-def test_value_at_risk_is_the_quantile_of_what_the_positions_would_have_lost() -> None:
-    rng = np.random.default_rng(3)
-    prices = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, (300, 2)), axis=0))
-    history = ReturnHistory(["A", "B"], 100)
-    for row in prices:
-        history.add(row)
-
-    held = np.array([1_000.0, -500.0])
-    returns = (prices[1:] / prices[:-1] - 1.0)[-100:]
-    assert history.value_at_risk(held) == pytest.approx(-np.quantile(returns @ held, 0.05), rel=1e-12)
-
-
-def test_value_at_risk_waits_for_twenty_returns_and_is_never_negative() -> None:
-    history = ReturnHistory(["A"], 50)
-    for i in range(20):
-        history.add(np.array([100.0 + i]))
-    assert history.value_at_risk(np.array([1.0])) is None
-    history.add(np.array([200.0]))
-    assert history.value_at_risk(np.array([1.0])) == 0.0
-
-
-def test_var_breach_asks_to_reduce() -> None:
-    closes = [100.0 * (1.1 if i % 2 else 1.0) for i in range(40)]
-    config = RiskConfig(**OFF | {"var_max": 0.05, "var_window": 20})
-    out = actions(config, [100.0] * 40, closes=closes, held=[100.0] * 40)
-    assert [(kind, code) for _, kind, code, _ in out] == [("REDUCE_POSITIONS", "value_at_risk")]
-    assert out[0][0] == T0 + 20 * SECOND + timedelta(milliseconds=100)
-
-
-def test_impossible_equity_stops_the_engine() -> None:
-    with pytest.raises(ValueError, match="equity must be finite, was nan"):
-        actions(RiskConfig(), [100.0, math.nan])
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.floats(1.0, 1e6), min_size=1, max_size=30))
-def test_rising_equity_never_stops(equity: list[float]) -> None:
-    assert actions(RiskConfig(**OFF | {"drawdown_max": 0.01}), sorted(equity)) == []
+def test_every_limit_on_at_once() -> None:
+    config = RiskConfig(
+        gross_exposure_max=5.0, concentration_max=5.0, symbol_loss_max=0.5, losses_in_row_max=1, daily_loss_max=0.1,
+        var_ewma_max=0.1, es_max=0.1,
+    )  # fmt: skip
+    assert [(when, code) for when, _, code, _ in monitored(config)] == [
+        (1.0, "gross_exposure"), (10.0, "concentration"), (10.0, "symbol_loss"), (20.0, "cool_down"),
+    ]  # fmt: skip
 
 
 def action(kind: RiskActionKind, value: float = 2.0, limit: float = 1.0) -> RiskAction:
@@ -160,6 +118,77 @@ def test_a_stop_is_critical_and_a_reduction_a_warning() -> None:
     assert values(out)[0].message == "EMERGENCY_STOP: gross_exposure is 2.0000, the limit 1.0000"
 
 
+def halt(symbol: str, seconds: float) -> RiskAction:
+    until = T0 + timedelta(seconds=seconds)
+    return RiskAction(
+        kind=RiskActionKind.HALT_SYMBOL, code="symbol_loss", value=0.06, limit=0.05, symbol=symbol, until=until
+    )
+
+
+def test_a_halted_symbol_is_closed_once_and_its_targets_wait_for_the_end() -> None:
+    wanted = [(0.0, 5.0), (2.0, 6.0), (6.0, 7.0), (9.0, 8.0)]
+    halts = [(1.0, halt("A", 5.0)), (3.0, halt("A", 8.0)), (4.0, halt("A", 5.0))]
+    assert limited(wanted, halts, RiskConfig()) == [(T0, 5.0), (T0 + SECOND, 0.0), (T0 + 9 * SECOND, 8.0)]
+
+
+def test_the_halt_of_another_symbol_or_a_strategy_changes_nothing() -> None:
+    strategy = RiskAction(kind=RiskActionKind.HALT_STRATEGY, code="x", value=2.0, limit=1.0, strategy="trend")
+    assert limited([(0.0, 5.0), (1.0, 6.0)], [(1.0, halt("B", 5.0)), (2.0, strategy)], RiskConfig()) == [
+        (T0, 5.0),
+        (T0 + SECOND, 6.0),
+    ]
+
+
+def test_a_reduction_of_a_halted_symbol_asks_for_nothing() -> None:
+    reduce = action(RiskActionKind.REDUCE_POSITIONS)
+    assert limited([(0.0, 5.0)], [(1.0, halt("A", 9.0)), (2.0, reduce)], RiskConfig(), [(0.5, 5.0)])[1:] == [
+        (T0 + SECOND, 0.0)
+    ]
+
+
+def test_a_stop_closes_a_halted_symbol_again_because_it_cancelled_what_closed_it() -> None:
+    stop = action(RiskActionKind.EMERGENCY_STOP)
+    assert limited([(0.0, 5.0)], [(1.0, halt("A", 9.0)), (2.0, stop), (3.0, stop)], RiskConfig())[1:] == [
+        (T0 + SECOND, 0.0),
+        (T0 + 2 * SECOND, 0.0),
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(-50, 50), min_size=1, max_size=10),
+    st.lists(st.tuples(st.integers(0, 10), st.sampled_from(("REDUCE_POSITIONS", "EMERGENCY_STOP", "A"))), max_size=5),
+)
+def test_risk_never_asks_for_more_than_the_strategy_wants(wanted: list[int], acts: list[tuple[int, str]]) -> None:
+    actions = [
+        (second + 0.5, halt("A", second + 3.0) if kind == "A" else action(RiskActionKind[kind]))
+        for second, kind in sorted(acts)
+    ]
+    most = max(abs(w) for w in wanted) / 10
+    targets = limited(
+        [(float(i), w / 10) for i, w in enumerate(wanted)], actions, RiskConfig(), [(0.2, wanted[0] / 10)]
+    )
+    assert all(abs(quantity) <= most + 1e-9 for _, quantity in targets)
+    stops = [T0 + timedelta(seconds=s) for s, a in actions if a.kind is RiskActionKind.EMERGENCY_STOP]
+    assert all(when <= stops[0] for when, _ in targets) if stops else True
+
+
+def test_halts_say_whom_they_concern_and_until_when() -> None:
+    strategy = RiskAction(
+        kind=RiskActionKind.HALT_STRATEGY,
+        code="drawdown",
+        value=0.21,
+        limit=0.2,
+        strategy="trend",
+        until=datetime(2024, 2, 1),
+    )
+    out = run(lambda: action_alert(at((0.0, halt("A", 60.0)), (1.0, strategy))))
+    assert [(a.level, a.symbol, a.message) for a in values(out)] == [
+        (AlertLevel.ALERT, "A", "HALT_SYMBOL A until 2024-01-02 14:31:00: symbol_loss is 0.0600, the limit 0.0500"),
+        (AlertLevel.ALERT, "", "HALT_STRATEGY trend until 2024-02-01 00:00:00: drawdown is 0.2100, the limit 0.2000"),
+    ]
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -168,6 +197,20 @@ def test_a_stop_is_critical_and_a_reduction_a_warning() -> None:
         {"var_max": math.nan},
         {"var_window": 5},
         {"orders_per_second_max": 0},
+        {"cancels_per_second_max": 2_000_000},
+        {"daily_loss_max": 0.0},
+        {"symbol_loss_max": 1.0},
+        {"price_collar": -0.1},
+        {"net_exposure_max": math.inf},
+        {"position_notional_max": 0.0},
+        {"es_max": math.nan},
+        {"var_ewma_max": -0.1},
+        {"order_lots_max": 0},
+        {"losses_in_row_max": 0},
+        {"cool_down_s": 0.0},
+        {"quote_age_max_s": math.nan},
+        {"duplicate_window_s": 1e10},
+        {"reduce_hold_s": -1.0},
     ],
 )
 def test_impossible_limits_are_refused(bad: dict[str, Any]) -> None:

@@ -185,7 +185,7 @@ def test_a_days_loss_is_forgotten_at_midnight_and_one_since_the_start_is_not() -
 
 
 def test_too_many_losses_in_a_row_send_the_strategy_to_rest_and_are_forgotten_after_it() -> None:
-    limits = StrategyLimits(losses_in_row_max=1, cool_down_s=10.0)
+    limits = StrategyLimits(losses_in_row_max=2, cool_down_s=10.0)
     trips = [
         (1.0, 1.0, 0.0),
         (2.0, 0.0, -1.0),
@@ -195,7 +195,7 @@ def test_too_many_losses_in_a_row_send_the_strategy_to_rest_and_are_forgotten_af
         (21.0, 0.0, -3.0),
     ]
     passed, actions = guarded(limits, {"A": [(0.0, 1.0)]}, positions=[(s, position(q, n)) for s, q, n in trips])
-    assert actions == [(4.0, "losses_in_row", 2.0, 1.0, 14.0)]
+    assert actions == [(4.0, "losses_in_row", 2.0, 2.0, 14.0)]
     assert passed == {"A": [(0.0, 1.0), (4.0, 0.0), (14.0, 1.0)]}
 
 
