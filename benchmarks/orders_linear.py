@@ -30,7 +30,7 @@ from csp import ts
 from matplotlib import pyplot as plt
 
 from brokers.costs import FillModel
-from brokers.events import CancelRequest, OrderRequest, OrderState, OrderType, OrderUpdate
+from brokers.events import Answers, CancelRequest, OrderRequest, OrderState, OrderType, OrderUpdate
 from brokers.paper import Market, PaperConfig, paper_venue
 from feeds import replay
 from feeds.events import Bar, Side
@@ -150,7 +150,7 @@ def one_run(path: Path, count: int, rests: bool) -> Run:
         account = Account(Feeds(bars=bars, bar_lengths={SYMBOL: timedelta(minutes=1)}), config)
         flow = order_flow(bars[SYMBOL], count, rests)
 
-        def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> object:
+        def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Answers:
             paper = PaperConfig(fills=FillModel(slippage_bps=0.0))
             return paper_venue(order, cancel, Market(bars=bars), (INSTRUMENT,), paper)
 

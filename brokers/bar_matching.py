@@ -102,6 +102,8 @@ class BarMatcher:
                     self._turn(order, phase)
                     if orders.stirred:
                         self._wake(order, phase)
+                else:  # its group has left it nothing to fill; if its parent wakes more, its turn is still to come
+                    order.turns ^= 1 << phase
             self._leave_all()
         if orders.expiries:
             orders.expire(now)
@@ -193,9 +195,10 @@ class BarMatcher:
     def _leave_all(self) -> None:
         shelves = self._orders.shelves
         for _, _, order in self._turns:
-            order.turns = order.fresh = 0
-            order.entry = None
-            order.seen = True
+            if order.turns:
+                order.turns = order.fresh = 0
+                order.entry = None
+                order.seen = True
             if order.home is None and order.lots > order.asleep:
                 shelves.put(order)
         self._turns.clear()

@@ -99,11 +99,12 @@ class Desk:
         if not isinstance(order, Order):
             self._update(request.order_id, _REJECTED, 0, *order)
             return
-        lots = order.lots
         reports = self.book.submit(order, now)
         if reports[0].code == "duplicate_order_id":  # the order that has this id goes on as it is
             self._update(request.order_id, _REJECTED, 0, reports[0].code, reports[0].reason)
             return
+        # What a replacement has open is less than it asked for, where the order that it replaces was filled in part.
+        lots = reports[-1].lots or order.lots
         self._orders[request.order_id] = WorkingOrder(request.order_id, lots, _PENDING)
         self.tell(reports)
 
@@ -117,8 +118,7 @@ class Desk:
                 working.filled(execution.lots)
                 self.fills.append(self._execution(report))
             elif report.what == "reduced":
-                working.cut(working.open_lots - report.order.lots)
-                code, reason = "oco", "another order of its group was filled in part"
+                working.cut(working.open_lots - report.lots)
             elif report.what == "triggered":
                 code, reason = "triggered", "the market has reached its trigger"
             else:

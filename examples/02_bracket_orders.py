@@ -115,13 +115,12 @@ class Options:
     broker: PaperConfig = field(default_factory=lambda: PaperConfig(fills=FillModel(slippage_bps=0.0)))
 
 
-@csp.graph
-def day_trading(source: Source, options: Options):
+def day_trading(source: Source, options: Options) -> None:
     trade = replay.trades(source, ["ES"], ("ES",))["ES"]
     bar = bar_aggregator(trade.price, trade.size, "ES", MINUTE)
     feeds = Feeds(bars={"ES": bar}, bar_lengths={"ES": MINUTE}, trades={"ES": trade})
     account = Account(
-        feeds, TradingConfig(instruments=(ES,), strategies=(StrategyConfig(name="breakout"),), initial_cash=1_000_000.0)
+        feeds, TradingConfig(instruments=(ES,), strategies=(StrategyConfig(name="breakout"),), initial_cash=CASH)
     )
 
     def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Answers:

@@ -1,5 +1,6 @@
 """Everything between an order and the books: gate, venue, portfolio, risk monitor. Nothing else knows the venue."""
 
+from functools import cached_property
 from typing import Any
 
 import csp
@@ -12,6 +13,7 @@ from graphs.edges import AccountStreams, Feeds, Venue
 from nodes.carry import borrow, funding
 from nodes.events import Alert, PositionUpdate, RiskAction
 from nodes.gate import risk_filter
+from nodes.orders import unfilled
 from nodes.portfolio import Books, portfolio, unit_values
 from nodes.risk import action_alert, risk_monitor
 
@@ -29,8 +31,9 @@ class Account:
 
     def __init__(self, feeds: Feeds, config: TradingConfig) -> None:
         self._feeds, self._config = feeds, config
+        self._updates: Any = None
         symbols = [instrument.symbol for instrument in config.instruments]
-        self._fill, self._update = csp.feedback(Fill), csp.feedback(OrderUpdate)
+        self._fill, self._unfilled = csp.feedback(Fill), csp.feedback(OrderUpdate)
         self._position, self._action, self._marked = (
             csp.feedback(PositionUpdate),
             csp.feedback(RiskAction),
@@ -38,10 +41,16 @@ class Account:
         )
         self.closes: dict[str, ts[float]] = {symbol: feeds.bars[symbol].close for symbol in symbols}
         self.fills: dict[str, ts[Fill]] = by_symbol(self._fill.out(), symbols)
-        self.updates: dict[str, ts[OrderUpdate]] = by_symbol(self._update.out(), symbols)
+        self.unfilled: dict[str, ts[OrderUpdate]] = by_symbol(self._unfilled.out(), symbols)  # cuts and ends
         self.positions: dict[str, ts[PositionUpdate]] = by_symbol(self._position.out(), symbols)
         self.action: ts[RiskAction] = self._action.out()
         self.equity: ts[float] = csp.default(self._marked.out(), config.initial_cash)
+
+    @cached_property
+    def updates(self) -> dict[str, ts[OrderUpdate]]:
+        """Every change of state of every order; each costs an engine cycle, so it is wired only where it is read."""
+        self._updates = csp.feedback(OrderUpdate)
+        return by_symbol(self._updates.out(), list(self.closes))
 
     def trade(
         self,
@@ -70,7 +79,7 @@ class Account:
             order,
             cancel,
             self._fill.out(),
-            self._update.out(),
+            self._unfilled.out(),
             self.action,
             self.equity,
             csp.default(cash.out(), config.initial_cash),
@@ -79,11 +88,14 @@ class Account:
             instruments,
             risk,
             halted,
+            feeds.corporate_actions,
         )
         answer = venue(gate.approved, csp.unroll(gate.cancel))
         self._fill.bind(answer.fill)
         update = together([gate.refused, answer.update])
-        self._update.bind(update)
+        if self._updates is not None:
+            self._updates.bind(update)
+        self._unfilled.bind(together([gate.refused, unfilled(answer.update)]))
 
         carry = self._carry()
         # A fill is booked in the cycle that tells of it: no mark holds the old position at the new price.
@@ -98,7 +110,7 @@ class Account:
             flow=carry,
             corporate=feeds.corporate_actions,
         )
-        watched = risk_monitor(books, self.closes, instruments, risk)
+        watched = risk_monitor(books, self.closes, instruments, risk, worth)
         action: Any = together([watched, *actions])
         self._position.bind(books.position)
         self._marked.bind(books.equity)

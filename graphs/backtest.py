@@ -155,11 +155,8 @@ def remember_end(risk: ts[RiskAction], outcome: Outcome, end: datetime) -> None:
 @csp.node
 def remember_rate(rate: ts[float], currency: str, outcome: Outcome) -> None:
     """Note the last rate of a currency."""
-    with csp.start():
-        csp.make_passive(rate)
-    with csp.stop():
-        if csp.valid(rate):
-            outcome.rates[currency] = rate
+    if csp.ticked(rate):
+        outcome.rates[currency] = rate
 
 
 def _graph(plan: Plan, options: Options, outcome: Outcome) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from brokers.journal import Halt, Journal, JournalError
 from csp import ts
 from csp.impl.wiring.edge import Edge
 
+from brokers.journal import Halt, Journal, JournalError
 from brokers.ledger import Ledger, account_currency
 from configs.load import ConfigError, listed
 from feeds.errors import DataError, UnknownSymbolError

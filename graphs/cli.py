@@ -21,7 +21,7 @@ from configs.load import listed as names
 from evaluation.report import summary_table
 from feeds.errors import FeedError
 from graphs import folders
-from graphs.backtest import Options, Plan, plan, run
+from graphs.backtest import Options, Outcome, Plan, plan, run
 from graphs.flags import PROGRAM, Arguments, parse
 from graphs.judge import judge
 from graphs.lookahead import check
@@ -107,14 +107,22 @@ def _run(arguments: Arguments) -> int:
     if outcome.interrupted:
         _say(f"interrupted at {outcome.reached}; {'the report is marked partial' if report else 'nothing to report'}")
         return 130
-    halted = outcome.halted or (f"{planned.halted}" if planned.halted else "")
-    if halted:
-        _say(f"risk halted trading: {halted}")
-        journal = arguments.config.journal
-        if journal:
-            _say(f"it stays halted until a person says: python -m brokers.reset {shlex.quote(journal)}")
-        return 3
-    return 0
+    return _halted(planned, outcome)
+
+
+def _halted(planned: Plan, outcome: Outcome) -> int:
+    """Say what halted trading, now or in an earlier run, and how to re-arm it; the exit code."""
+    halt, journal = planned.halted, planned.config.journal
+    if halt is not None:
+        why = f"{halt.code} was {halt.value:.4f} at {halt.engine_time}, the limit {halt.limit:.4f}"
+        _say(f"trading was halted from the start: in an earlier run {why}")
+    elif outcome.halted:
+        _say(f"risk halted trading: {outcome.halted}")
+    else:
+        return 0
+    if journal:
+        _say(f"it stays halted until a person says: python -m brokers.reset {shlex.quote(journal)}")
+    return 3
 
 
 def _note_unlisted(planned: Plan) -> None:

@@ -60,7 +60,7 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
         sample=plan.config.sample,
         trials=plan.config.trials,
         facts=(
-            ("Halted by risk", outcome.halted or "no"),
+            ("Halted by risk", _halted(plan, outcome) or "no"),
             *(("Macro data", source.path) for source, _ in plan.macro),
             *(("News", item.path) for item in plan.config.news),
             ("Code", code_version()),
@@ -156,6 +156,10 @@ def _fees(instrument: Instrument) -> str:
     return f"{i.symbol}: {', '.join(parts)}, rounded half up to {i.currency_unit}; tick {i.tick}, lot {i.lot}"
 
 
+def _halted(plan: Plan, outcome: Outcome) -> str:
+    return f"from the start, since {plan.halted.engine_time}" if plan.halted else outcome.halted
+
+
 def _digest(hashes: list[str]) -> str:
     """The hash of one file, or of the hashes of several."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -193,7 +197,7 @@ def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:
         ],
         "window": {"start": plan.start, "end": plan.end, "reached": outcome.reached},
         "partial": outcome.interrupted,
-        "halted": outcome.halted or None,
+        "halted": _halted(plan, outcome) or None,
         "code": code_version(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in _PACKAGES},

@@ -74,7 +74,7 @@ def trading_system(
         generate_orders(
             wanted.targets[instrument.symbol],
             account.fills[instrument.symbol],
-            account.updates[instrument.symbol],
+            account.unfilled[instrument.symbol],
             account.action,
             instrument,
             run_id,
@@ -111,7 +111,7 @@ class _Wanted:
 def _alone(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins) -> _Wanted:
     """One strategy: its books are the account's."""
     (strategy,) = config.strategies
-    targets = _targets(feeds, config, strategy, account, account.equity, said, plugins)
+    targets = _targets(feeds, config, strategy, account, _allotted(account, strategy), said, plugins)
     for instrument in config.instruments:
         symbol = instrument.symbol
         position = account.positions[symbol]
@@ -127,8 +127,8 @@ def _netted(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, 
     each: dict[str, dict[str, ts[TargetPosition]]] = {i.symbol: {} for i in config.instruments}
     actions = []
     for strategy in config.strategies:
-        targets = _targets(feeds, config, strategy, account, account.equity * strategy.allocation, said, plugins)
-        held, action = _own_limits(strategy, targets, shared.out(), feeds, config, account)
+        targets = _targets(feeds, config, strategy, account, _allotted(account, strategy), said, plugins)
+        targets, held, action = _own_limits(strategy, targets, shared.out(), feeds, config, account)
         actions += action
         for instrument in config.instruments:
             symbol = instrument.symbol
@@ -160,6 +160,11 @@ def _netted(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, 
     return _Wanted(nets, tuple(actions), share)
 
 
+def _allotted(account: Account, strategy: StrategyConfig) -> ts[float]:
+    """The equity that a strategy's sizing sees."""
+    return account.equity if strategy.allocation == 1.0 else account.equity * strategy.allocation
+
+
 def _own_limits(
     strategy: StrategyConfig,
     targets: dict[str, ts[TargetPosition]],
@@ -167,22 +172,21 @@ def _own_limits(
     feeds: Feeds,
     config: TradingConfig,
     account: Account,
-) -> tuple[dict[str, ts[PositionUpdate]], list[ts[RiskAction]]]:
-    """Keep the books of one strategy, and replace `targets` by what its own limits leave of them.
+) -> tuple[dict[str, ts[TargetPosition]], dict[str, ts[PositionUpdate]], list[ts[RiskAction]]]:
+    """Keep the books of one strategy.
 
     Returns:
-        What it holds of each symbol, and what its limits ask for, where it has any.
+        What its own limits leave of `targets`, what it holds of each symbol, and what its limits ask for.
     """
     name, instruments = strategy.name, config.instruments
     options = {"currency": config.currency, "method": config.cost_basis, "rates": feeds.rates}
     books = strategy_book(fill, name, account.closes, instruments, **options)
     held = by_symbol(books.position, list(targets))
     if not strategy.limits.active:
-        return held, []
+        return targets, held, []
     money = strategy.allocation * config.initial_cash
     guard = strategy_guard(targets, books.equity, books.position, name, money, instruments, strategy.limits)
-    targets.update({symbol: guard.targets[symbol] for symbol in targets})
-    return held, [guard.action]
+    return {symbol: guard.targets[symbol] for symbol in targets}, held, [guard.action]
 
 
 def _targets(

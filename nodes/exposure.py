@@ -27,7 +27,7 @@ _MARKET, _LIMIT, _STOP = OrderType.MARKET, OrderType.LIMIT, OrderType.STOP
 _STOP_LIMIT, _TOUCHED = OrderType.STOP_LIMIT, OrderType.MARKET_IF_TOUCHED
 
 
-_NONE: list["Sent"] = []
+_NONE: list["Sent"] = []  # never written to
 
 
 class Sent(WorkingOrder):
@@ -35,25 +35,27 @@ class Sent(WorkingOrder):
     beside it, because the venue may refuse the cancel and the order independently."""
 
     __slots__ = (
-        "awake", "cancelling", "children", "claim", "family", "group", "parent", "reduce_only", "replaces", "returned",
-        "sign", "symbol", "ticks",
+        "awake", "cancelling", "children", "claim", "family", "group", "parent", "quantity", "reduce_only",
+        "replaces", "returned", "sign", "symbol", "ticks",
     )  # fmt: skip
 
-    def __init__(self, order: OrderRequest, sign: int, lots: int, ticks: int) -> None:
-        super().__init__(order.order_id, lots, _PENDING)
+    def __init__(self, order: OrderRequest, quantity: float, sign: int, lots: int, ticks: int) -> None:
+        # Every order makes one of these, so the fields of WorkingOrder are set here.
+        self.order_id = order.order_id
+        self.lots = self.open_lots = self.awake = lots  # awake: lots that may fill now; of a child, its parent's fills
+        self.state = _PENDING
         self.symbol = order.symbol
+        self.quantity = quantity
         self.group = order.group
+        self.parent = order.parent
         self.replaces = order.replaces
+        self.reduce_only = order.reduce_only
         self.sign = sign
         self.ticks = ticks  # what a lot is counted at
-        self.reduce_only = order.reduce_only
         self.cancelling = False
         self.claim: Claim | None = None
-        self.parent = order.parent
-        self.children: list[Sent] = _NONE  # shared and never written to: most orders have none
-        self.family: list[Sent] = _NONE  # of a child: its parent's children
+        self.children = self.family = _NONE  # its own, and of a child its parent's; most orders have none
         self.returned = 0  # lots that children which have ended took back
-        self.awake = lots  # lots that may fill now: of a child, what its parent has filled
 
     @property
     def counted(self) -> int:
@@ -91,7 +93,7 @@ class Holding:
 
     __slots__ = (
         "_base", "_base_per_lot", "_held_base", "buys", "buys_value", "firm_buys", "firm_sells", "held", "instrument",
-        "lot", "lots", "sells", "sells_value", "tick_lot", "ticks",
+        "lot", "lots", "sells", "sells_value", "tick_lot", "ticks", "ticks_per_unit",
     )  # fmt: skip
 
     def __init__(self, instrument: Instrument) -> None:
@@ -102,6 +104,7 @@ class Holding:
         self._base_per_lot = int(self.lots.step / self._base.step)
         self._held_base = 0
         self.lot = float(self.lots.step)
+        self.ticks_per_unit = float(1 / self.ticks.step)
         self.tick_lot = float(self.lots.step * self.ticks.step)
         self.held = 0  # whole lots, towards zero
         self.buys = self.buys_value = self.sells = self.sells_value = 0  # lots, and lots × ticks
@@ -205,24 +208,28 @@ class Exposure:
     def prepare(self, order: OrderRequest, last: float) -> Sent | None:
         """The order in lots and ticks; None where it is of less than a lot, or asks for no more than was filled."""
         holding = self.holdings[order.symbol]
-        lots = holding.lots.down(order.quantity)
-        if order.replaces:
-            old = self.orders.get(order.replaces)
+        quantity = order.quantity
+        lots = holding.lots.down(quantity)
+        price = last if order.order_type is _MARKET else own_price(order, last)
+        sent = Sent(order, quantity, 1 if order.side is _BUY else -1, lots, round(price * holding.ticks_per_unit))
+        if sent.replaces:
+            old = self.orders.get(sent.replaces)
             if old is not None:
-                lots -= old.lots - old.open_lots
-        if lots < 1:
+                sent.lots = sent.open_lots = sent.awake = lots - old.lots + old.open_lots
+        if sent.lots < 1:
             return None
-        sent = Sent(order, 1 if order.side is _BUY else -1, lots, holding.ticks.nearest(own_price(order, last)))
-        parent = self.orders.get(order.parent) if order.parent else None
-        if (
-            parent is None
-            or parent.cancelling
-            or parent.sign == sent.sign
-            or self._promised(parent, sent) > parent.lots
-        ):
-            sent.parent = ""  # it could do more than take back what its parent takes on: an order of its own
-        else:
-            sent.awake = parent.lots - parent.open_lots
+        if sent.parent:
+            parent = self.orders.get(sent.parent)
+            if (
+                sent.reduce_only
+                or parent is None
+                or parent.cancelling
+                or parent.sign == sent.sign
+                or self._promised(parent, sent) > parent.lots
+            ):
+                sent.parent = ""  # not known to take back what its parent takes on and no more: an order of its own
+            else:
+                sent.awake = parent.lots - parent.open_lots
         return sent
 
     def reduces(self, sent: Sent) -> bool:
@@ -270,6 +277,8 @@ class Exposure:
     def remove(self, order_id: str) -> None:
         """Forget an order: it has ended, or did not pass after all."""
         sent = self.orders.pop(order_id)
+        if sent.claim is None and not sent.open_lots:
+            return  # it stood alone, and counts no more
         if sent.parent:
             sent.family.remove(sent)
             parent = self.orders.get(sent.parent)
@@ -282,10 +291,14 @@ class Exposure:
         holding = self.holdings.get(fill.symbol)
         if holding is None:
             raise ValueError(f"want a fill of one of {', '.join(self.holdings)}, was of {fill.symbol!r}")
-        lots = holding.lots.exact(fill.quantity)
         sign = 1 if fill.side is _BUY else -1
-        holding.move(sign * lots, fill.base_fee)
         sent = self.orders.get(fill.order_id)
+        quantity = fill.quantity
+        if sent is not None and quantity == sent.quantity and sent.open_lots == sent.lots:
+            lots = sent.lots  # nearly every order fills as it was sent
+        else:
+            lots = holding.lots.exact(quantity)
+        holding.move(sign * lots, fill.base_fee)
         if sent is None or sent.symbol != fill.symbol or sent.sign != sign:
             return (
                 f"{fill.side.name} {fill.quantity} {fill.symbol} filled for order {fill.order_id}, which does not work"
@@ -310,6 +323,9 @@ class Exposure:
         if sent is None:
             return f"order {update.order_id} of {update.symbol} is {state.name} at the venue, but does not work"
         old = sent.state
+        if state is _FILLED and not sent.open_lots and old is not _FILLED:  # nearly every order ends so
+            self.remove(sent.order_id)
+            return ""
         if state is old and not sent.ended:
             return ""  # triggered, or cut by another of its group: fills tell the rest
         try:

@@ -189,6 +189,7 @@ def _gate(
     with csp.state():
         s_gate = Gate(instruments, config, halted=halted)
         s_checks, s_holdings = s_gate.checks, s_gate.exposure.holdings
+        s_others = s_checks.marks_all and len(instruments) > 1  # an order is judged by the other symbols too
         s_dated = s_checks.quote_age_max is not None
         s_told = None  # the state that ticked last
         s_cancel_set = False
@@ -221,19 +222,19 @@ def _gate(
         csp.schedule_alarm(a_cancel, s_gate.cancels.due(), True)
 
     if csp.ticked(order):
-        symbol = order.symbol
-        refusal = s_checks.malformed(order)
-        if refusal is None:
-            marks = {
-                key: (closes[key], unit_values[key])
-                for key, holding in s_holdings.items()
-                if (key == symbol or not holding.idle) and csp.valid(closes[key], unit_values[key])
-            }
-            quoted = csp.time_at(closes[symbol], 0) if s_dated and symbol in marks else csp.now()
-            worth = equity if csp.valid(equity) else math.nan
-            refusal = s_checks.refusal(
-                order, csp.now(), s_gate.state, quoted, marks, worth, cash if csp.valid(cash) else 0.0
-            )
+        symbol, now, marks = order.symbol, csp.now(), {}
+        quoted = now
+        if symbol in s_holdings and csp.valid(closes[symbol], unit_values[symbol]):
+            marks[symbol] = (closes[symbol], unit_values[symbol])
+            if s_dated:
+                quoted = csp.time_at(closes[symbol], 0)
+        if s_others:
+            for key, holding in s_holdings.items():
+                if key != symbol and not holding.idle and csp.valid(closes[key], unit_values[key]):
+                    marks[key] = (closes[key], unit_values[key])
+        worth = equity if csp.valid(equity) else math.nan
+        money = cash if csp.valid(cash) else 0.0
+        refusal = s_checks.refusal(order, now, s_gate.state, quoted, marks, worth, money)
         if refusal is None:
             csp.output(approved=order)
         else:

@@ -11,8 +11,8 @@ from feeds.streams import SETTLE
 from nodes.events import PositionUpdate, RiskAction, RiskActionKind
 
 _STOP, _REDUCE, _HALT = RiskActionKind.EMERGENCY_STOP, RiskActionKind.REDUCE_POSITIONS, RiskActionKind.HALT_SYMBOL
-_SLOW_CHECK = timedelta(milliseconds=100)
 _DAY = timedelta(days=1)
+_BEFORE_ALL = datetime.min  # noqa: DTZ901 - naive UTC, as all times here
 _WORSE = 1.05
 _FLAT = 1.0 - 1e-6  # of a lot: what is less cannot be traded away
 
@@ -91,96 +91,63 @@ def account_limits(
 
 
 @csp.node
-def symbol_losses(
+def symbol_loss(
     equity: ts[float],
     position: ts[PositionUpdate],
-    values: dict[str, ts[float]],
-    closes: dict[str, ts[float]],
-    unit_values: dict[str, ts[float]],
-    instruments: tuple[Instrument, ...],
+    value: ts[float],
+    close: ts[float],
+    unit_value: ts[float],
+    instrument: Instrument,
     loss_max: float,
-) -> ts[list[RiskAction]]:
-    """What each symbol has lost since the day's start, at most every 100 ms.
+) -> ts[RiskAction]:
+    """What one symbol has lost since the day's start, in the cycle of the change.
 
-    A change is looked at in its own cycle, or a microsecond later where there are several symbols, whose prices come in
-    separate cycles; one that comes within 100 ms of the last look waits for their end.
-
-    A loss is realised and unrealised profit less fees, at the rate of exchange of the look. A change belongs to the
-    day in which it came, as in `account_limits`.
+    A loss is realised and unrealised profit less fees, at the rate of exchange of the moment. A day is one of UTC; the
+    changes of its first microsecond belong to the day that ends, as in `account_limits`.
 
     Args:
         equity: account value, its currency; passive.
-        position: of any symbol.
-        values: signed position value by symbol, currency of the account.
-        closes: last price by symbol, quote currency; passive.
-        unit_values: what a unit is worth by symbol, currency of the account; passive.
+        position: of this symbol.
+        value: of the position, signed, currency of the account.
+        close: last price, quote currency; passive.
+        unit_value: what a unit is worth, currency of the account; passive.
         loss_max: of the equity at the day's start.
 
     Ticks:
-        HALT_SYMBOL until the next UTC midnight, once a symbol and day.
+        HALT_SYMBOL until the next UTC midnight, once a day.
     """
-    with csp.alarms():
-        a_check = csp.alarm(bool)
     with csp.state():
-        s_multiplier = {i.symbol: float(i.multiplier) for i in instruments}
-        s_alone = len(instruments) == 1
-        s_spent = dict[str, float]()  # what was paid for what is held, less what was realised; quote points
-        s_profit = dict[str, float]()  # by symbol, since the start of the run
-        s_before = dict[str, float]()  # of it, what came before this day
-        s_halted = dict[str, bool]()
-        s_equity = s_start = 0.0  # at the last look, at the start of the day
-        s_changed = csp.now()
-        s_day_end = csp.now()  # replaced at the first look
-        s_begun = False
-        s_next = csp.now()  # no look before
-        s_armed = False
+        s_multiplier = float(instrument.multiplier)
+        s_spent = 0.0  # what was paid for what is held, less what was realised; price times units
+        s_profit = 0.0  # since the start of the run
+        s_before = 0.0  # of it, what came before this day
+        s_equity = s_start = 0.0  # at the last change, at the start of the day
+        s_day_end = _BEFORE_ALL
+        s_halted = False
     with csp.start():
         csp.make_passive(equity)
-        csp.make_passive(closes)
-        csp.make_passive(unit_values)
+        csp.make_passive(close)
+        csp.make_passive(unit_value)
 
-    now = csp.now()
     if csp.ticked(position):
-        paid = position.quantity * position.average_price
-        s_spent[position.symbol] = paid - (position.realised - position.fees) / s_multiplier[position.symbol]
-    look = csp.ticked(a_check)
-    if not look and not s_armed:
-        s_changed = now
-        look = s_alone and now >= s_next
-        if not look:
-            s_armed = True
-            csp.schedule_alarm(a_check, max(SETTLE, s_next - now), True)
-    if look:
-        s_armed = False
-        s_next = now + _SLOW_CHECK
-    if look and csp.valid(equity):
-        if not s_begun or s_changed > s_day_end:
-            s_begun = True
-            s_day_end = next_midnight(s_changed - SETTLE) + SETTLE
-            s_before = dict(s_profit)
-            s_start = s_equity or equity
-            s_halted.clear()
+        s_spent = position.quantity * position.average_price - (position.realised - position.fees) / s_multiplier
+    if csp.valid(equity, value, close) and close > 0.0:
+        now = csp.now()
+        if now > s_day_end:
+            s_day_end = next_midnight(now - SETTLE) + SETTLE
+            s_before, s_start, s_halted = s_profit, s_equity or equity, False
         s_equity = equity
-        actions = []
-        for symbol, spent in s_spent.items():
-            close = closes[symbol] if csp.valid(closes[symbol], unit_values[symbol]) else 0.0
-            if close > 0.0:
-                s_profit[symbol] = profit = values[symbol] - spent * (unit_values[symbol] / close)
-                lost = s_before.get(symbol, 0.0) - profit
-                if lost > loss_max * s_start > 0.0 and symbol not in s_halted:
-                    s_halted[symbol] = True
-                    actions.append(
-                        RiskAction(
-                            kind=_HALT,
-                            code="symbol_loss",
-                            value=lost / s_start,
-                            limit=loss_max,
-                            symbol=symbol,
-                            until=next_midnight(now),
-                        )
-                    )
-        if actions:
-            csp.output(actions)
+        s_profit = value - s_spent * (unit_value / close)
+        if s_before - s_profit > loss_max * s_start > 0.0 and not s_halted:
+            s_halted = True
+            return RiskAction(
+                kind=_HALT,
+                code="symbol_loss",
+                value=(s_before - s_profit) / s_start,
+                limit=loss_max,
+                symbol=instrument.symbol,
+                until=next_midnight(now),
+            )
 
 
 @csp.node

@@ -63,6 +63,14 @@ class SeenIds:
 
     def add(self, order_id: str) -> bool:
         """Note an id; False when it was used before."""
+        first, dash, last = order_id.rpartition("-")
+        expected = self._next.get(first)
+        if dash and expected is not None and last == str(expected) and first not in self._ahead:  # nearly every id
+            self._next[first] = expected + 1
+            return True
+        return self._add_any(order_id)
+
+    def _add_any(self, order_id: str) -> bool:
         first, number = _parts(order_id)
         if number is None:
             if order_id in self._others:
@@ -86,6 +94,8 @@ class SeenIds:
             number += 1
             self._ahead[first].remove(number)
         self._next[first] = number + 1
+        if not ahead:
+            self._ahead.pop(first, None)
         return True
 
     def _add_ahead(self, first: str, number: int) -> bool:
@@ -128,12 +138,12 @@ class OrderChecks:
         limits = (config.position_notional_max, config.gross_exposure_max, config.net_exposure_max)
         self.marks_all = config.cash_only or any(limit is not None for limit in limits)
 
-    def malformed(self, order: OrderRequest) -> Refusal | None:
+    def _malformed(self, order: OrderRequest, symbol: str) -> Refusal | None:
         """What no market could change. The id counts as used from now on."""
         if not self.seen.add(order.order_id):
             return "duplicate_id", f"an order of this id came before: {order.order_id}"
-        if order.symbol not in self._exposure.holdings:
-            return "unknown_symbol", f"{order.symbol!r} is none of {', '.join(self._exposure.holdings)}"
+        if symbol not in self._exposure.holdings:
+            return "unknown_symbol", f"{symbol!r} is none of {', '.join(self._exposure.holdings)}"
         if not 0.0 < order.quantity < math.inf:
             return "quantity", f"a quantity must be positive and finite, was {order.quantity}"
         kind = order.order_type
@@ -160,7 +170,7 @@ class OrderChecks:
         equity: float,
         cash: float,
     ) -> Refusal | None:
-        """Why a well-formed order does not pass; None when it does, and is counted as in flight.
+        """Why an order does not pass; None when it does, and is counted as in flight.
 
         Args:
             quoted: engine time of the last price of the symbol.
@@ -168,6 +178,9 @@ class OrderChecks:
             equity, cash: of the account, in its currency; NaN where it is not known.
         """
         symbol = order.symbol
+        found = self._malformed(order, symbol)
+        if found is not None:
+            return found
         last, unit = marks.get(symbol, (math.nan, math.nan))
         if not (0.0 < last < math.inf and 0.0 < unit < math.inf and equity == equity):
             return "no_price", f"no order of {symbol} can be judged by a price of {last:g} and an equity of {equity:g}"
@@ -182,7 +195,7 @@ class OrderChecks:
             found = self._stopped(state, symbol, now, reducing)
             if found is not None:
                 return found
-        terms = _terms(order) if self._window else ()
+        terms = _terms(order, sent) if self._window else ()
         if free:  # what risk itself closes is never held up by these
             found = self._untimely(symbol, terms, now, quoted)
             if found is not None:
@@ -291,7 +304,7 @@ class OrderChecks:
         config = self._config
         gross = longs = shorts = costs = 0.0
         for symbol, holding in self._exposure.holdings.items():
-            if holding.idle:
+            if not (holding.held or holding.buys or holding.sells):
                 continue
             if symbol not in marks:
                 return "no_price", f"there is no price of {symbol}, which is held or on its way"
@@ -344,9 +357,10 @@ class OrderChecks:
         return "short", f"{selling:g} {sent.symbol} would be for sale, {held:g} are held: cash_only allows no shorts"
 
 
-def _terms(order: OrderRequest) -> Terms:
+def _terms(order: OrderRequest, sent: Sent) -> Terms:
     """What makes two orders the same but for their ids."""
-    return (
-        order.symbol, order.side, order.order_type, order.quantity, order.limit_price, order.stop_price,
-        order.trail, order.trail_bps, order.strategy, order.parent, order.replaces,
-    )  # fmt: skip
+    kind = order.order_type
+    whose = (sent.symbol, sent.sign, sent.quantity, kind, order.strategy, sent.parent, sent.replaces)
+    if kind is _MARKET:
+        return whose
+    return *whose, order.limit_price, order.stop_price, order.trail, order.trail_bps

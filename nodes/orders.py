@@ -16,7 +16,8 @@ from nodes.events import RiskAction, RiskActionKind, TargetPosition
 
 # Bound once: looking a member up on its class costs more than comparing it.
 _BUY, _SELL, _MARKET = Side.BUY, Side.SELL, OrderType.MARKET
-_REJECTED = OrderState.REJECTED
+_FILLED, _CANCELLED = OrderState.FILLED, OrderState.CANCELLED
+_REJECTED, _EXPIRED = OrderState.REJECTED, OrderState.EXPIRED
 _EMERGENCY_STOP, _HALT_SYMBOL = RiskActionKind.EMERGENCY_STOP, RiskActionKind.HALT_SYMBOL
 
 
@@ -202,3 +203,11 @@ def generate_orders(
     splits = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
     orders: ts[OrderRequest] = _generate_orders(target, fill, update, action, splits, instrument, run_id)
     return orders
+
+
+@csp.node
+def unfilled(update: ts[OrderUpdate]) -> ts[OrderUpdate]:
+    """What changes an order without a fill: its end, or a cut. Who counts by fills needs to hear of nothing else."""
+    state = update.state
+    if state is _CANCELLED or state is _REJECTED or state is _EXPIRED or (update.code and state is not _FILLED):
+        return update

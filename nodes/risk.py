@@ -9,9 +9,9 @@ from csp import ts
 from brokers.events import NEVER
 from brokers.units import Steps
 from feeds.instruments import Instrument
-from feeds.streams import together
+from feeds.streams import by_symbol, together
 from nodes.events import Alert, AlertLevel, PositionUpdate, RiskAction, RiskActionKind, TargetPosition
-from nodes.loss_limits import account_limits, losing_streak, symbol_losses
+from nodes.loss_limits import account_limits, losing_streak, symbol_loss
 from nodes.portfolio import Books
 from nodes.tail_risk import tail_limits
 
@@ -119,7 +119,7 @@ def risk_monitor(
             all: close times multiplier.
 
     Ticks:
-        As `account_limits`, in the cycle of the change; `losing_streak`, in the cycle of a fill; `symbol_losses` and
+        As `account_limits` and `symbol_loss`, in the cycle of the change; `losing_streak`, in the cycle of a fill;
         `tail_limits`, at most every 100 ms.
     """
     if unit_values is None:
@@ -139,10 +139,20 @@ def risk_monitor(
     if config.losses_in_row_max is not None:
         actions.append(losing_streak(books.position, instruments, config.losses_in_row_max, config.cool_down_s))
     if config.symbol_loss_max is not None:
-        halts = symbol_losses(
-            books.equity, books.position, books.values, closes, unit_values, instruments, config.symbol_loss_max
-        )
-        actions.append(csp.unroll(halts))
+        positions = by_symbol(books.position, [instrument.symbol for instrument in instruments])
+        for instrument in instruments:
+            symbol = instrument.symbol
+            actions.append(
+                symbol_loss(
+                    books.equity,
+                    positions[symbol],
+                    books.values[symbol],
+                    closes[symbol],
+                    unit_values[symbol],
+                    instrument,
+                    config.symbol_loss_max,
+                )
+            )
     tails = [_off(limit) for limit in (config.concentration_max, config.var_max, config.var_ewma_max, config.es_max)]
     if min(tails) < math.inf:
         actions.append(tail_limits(books.equity, unit_values, books.values, config.var_window, *tails))

@@ -1,8 +1,9 @@
 """Limits on what could be lost: concentration, value at risk and expected shortfall. Off is infinity."""
 
 import math
-from array import array
-from datetime import timedelta
+import operator
+from collections.abc import Sequence
+from functools import reduce
 
 import csp
 import numpy as np
@@ -15,7 +16,6 @@ from nodes.events import RiskAction, RiskActionKind
 Array = npt.NDArray[np.float64]
 
 _REDUCE = RiskActionKind.REDUCE_POSITIONS
-_SLOW_CHECK = timedelta(milliseconds=100)
 _WORSE = 1.05
 _TAIL = 0.05  # the worst twentieth
 _NORMAL_QUANTILE = 1.6448536269514722  # of a standard normal variable at 95 %
@@ -61,65 +61,116 @@ def ewma_value_at_risk(profits: Array) -> float:
     return _NORMAL_QUANTILE * math.sqrt(float(weights @ (profits * profits)) / float(weights.sum()))
 
 
-class ReturnHistory:
-    """The last returns of several symbols, a row an observation, and the largest of each in size."""
+def profits_of(prices: Sequence[Array], held: Sequence[float]) -> Array | None:
+    """What each step would have brought on positions worth `held`, (n,), the oldest first; None before 20 steps.
 
-    __slots__ = ("_largest", "_largest_at", "_last", "_rows", "_window", "_written")
-
-    def __init__(self, symbols: list[str], window: int) -> None:
-        self._rows = [array("d", bytes(8 * window)) for _ in symbols]  # a ring a symbol, (window,)
-        self._last = [math.nan] * len(symbols)
-        self._largest = [0.0] * len(symbols)  # |return| in the window
-        self._largest_at = [0] * len(symbols)  # when it was written
-        self._window = window
-        self._written = -1  # returns; the first prices make none
-
-    def add(self, prices: list[float]) -> None:
-        """Take the latest price of each symbol, NaN where there is none yet."""
-        at = self._written
-        self._written = at + 1
-        if at < 0:
-            self._last = prices
-            return
-        last, slot = self._last, at % self._window
-        for i, row in enumerate(self._rows):
-            moved = prices[i] / last[i] - 1.0
-            if moved != moved:  # a symbol without two prices yet did not move
-                moved = 0.0
-            row[slot] = moved
-            size = abs(moved)
-            if size >= self._largest[i]:
-                self._largest[i], self._largest_at[i] = size, at
-            elif at - self._largest_at[i] >= self._window:  # the largest has just left
-                sizes = np.abs(np.frombuffer(row))
-                newest_first = np.roll(sizes[::-1], slot + 1)
-                age = int(newest_first.argmax())
-                self._largest[i], self._largest_at[i] = float(newest_first[age]), at - age
-        self._last = prices
-
-    def most(self, values: list[float]) -> float:
-        """What positions worth `values` cannot have lost more than in any step of the window."""
-        return sum(abs(value) * largest for value, largest in zip(values, self._largest, strict=True))
-
-    def profits(self, values: list[float]) -> Array | None:
-        """What each step would have brought on positions worth `values`, (n,), in the order of the memory; None before
-        20 steps."""
-        count = min(self._written, self._window)
-        if count < _RETURNS_MIN:
-            return None
-        profits = np.zeros(count)
-        for row, value in zip(self._rows, values, strict=True):
-            if value:
-                profits += np.frombuffer(row, count=count) * value
-        return profits
-
-    def in_time(self, profits: Array) -> Array:
-        """What `profits` gave, the oldest first."""
-        oldest = self._written % self._window if self._written > self._window else 0
-        return np.concatenate((profits[oldest:], profits[:oldest]))
+    Args:
+        prices: (n + 1,) a symbol, NaN before it had one.
+    """
+    steps = len(prices[0]) - 1
+    if steps < _RETURNS_MIN:
+        return None
+    profits = np.zeros(steps)
+    for series, value in zip(prices, held, strict=True):
+        if value:
+            profits += np.nan_to_num(series[1:] / series[:-1] - 1.0) * value  # without two prices it did not move
+    return profits
 
 
 @csp.node
+def largest_return(price: ts[float], window: int) -> ts[float]:
+    """The size of the largest return of the last `window` steps of a price, NaN where there is none yet.
+
+    Ticks:
+        When it changes.
+    """
+    with csp.state():
+        s_sizes = [0.0] * window
+        s_largest = 0.0
+        s_largest_at = 0
+        s_steps = 0
+        s_last = math.nan
+
+    size = abs(price / s_last - 1.0)
+    s_last = price
+    if not size >= 0.0:  # NaN: without two prices it did not move
+        size = 0.0
+    s_sizes[s_steps % window] = size
+    told = s_largest
+    if size >= s_largest:
+        s_largest, s_largest_at = size, s_steps
+    elif s_steps - s_largest_at >= window:  # the largest has just left
+        s_largest = max(s_sizes)
+        s_largest_at = s_steps - (s_steps - s_sizes.index(s_largest)) % window
+    s_steps += 1
+    if s_largest != told:
+        return s_largest
+
+
+@csp.node
+def settled(prices: dict[str, ts[float]]) -> ts[bool]:
+    """Tick a microsecond after the first price of an instant: by then all of them are in."""
+    with csp.alarms():
+        a_settled = csp.alarm(bool)
+    with csp.state():
+        s_armed = False
+
+    if csp.ticked(a_settled):
+        s_armed = False
+        return True
+    if not s_armed:
+        s_armed = True
+        csp.schedule_alarm(a_settled, SETTLE, True)
+
+
+@csp.node
+def _tails(
+    step: ts[float],
+    possible: ts[bool],
+    equity: ts[float],
+    prices: dict[str, ts[float]],
+    values: dict[str, ts[float]],
+    window: int,
+    concentration_max: float,
+    var_max: float,
+    var_ewma_max: float,
+    es_max: float,
+) -> ts[RiskAction]:
+    """The exact figures, asked for only where a limit can have been passed."""
+    with csp.state():
+        s_acted = dict[str, float]()  # the value last acted on, by code; none inside the limit
+    with csp.start():
+        csp.make_passive(equity)
+        csp.make_passive(prices)
+        csp.make_passive(values)
+        csp.set_buffering_policy(prices, tick_count=window + 1)
+
+    if not possible:
+        s_acted.clear()
+    elif csp.ticked(step) and equity > 0.0:
+        held = [values[symbol] for symbol in values.keys()]  # noqa: SIM118 - a basket, not a dict
+        found = []  # (value, limit, code)
+        if concentration_max < math.inf:
+            found.append((max(map(abs, held)) / equity, concentration_max, "concentration"))
+        profits = profits_of([csp.values_at(prices[symbol], None, 0) for symbol in values.keys()], held)  # noqa: SIM118
+        if profits is not None:
+            if var_max < math.inf:
+                found.append((value_at_risk(profits) / equity, var_max, "value_at_risk"))
+            if var_ewma_max < math.inf:
+                found.append((ewma_value_at_risk(profits) / equity, var_ewma_max, "ewma_value_at_risk"))
+            if es_max < math.inf:
+                found.append((expected_shortfall(profits) / equity, es_max, "expected_shortfall"))
+        worst, code, value, limit = 1.0, "", 0.0, 0.0
+        for each, most, name in found:
+            if each <= most:
+                s_acted.pop(name, None)
+            elif each / most > worst:
+                worst, code, value, limit = each / most, name, each, most
+        if code and value > s_acted.get(code, 0.0) * _WORSE:
+            s_acted[code] = value
+            return RiskAction(kind=_REDUCE, code=code, value=value, limit=limit)
+
+
 def tail_limits(
     equity: ts[float],
     prices: dict[str, ts[float]],
@@ -130,15 +181,16 @@ def tail_limits(
     var_ewma_max: float,
     es_max: float,
 ) -> ts[RiskAction]:
-    """Concentration, value at risk and expected shortfall, at most every 100 ms.
+    """Concentration, value at risk and expected shortfall, with each price.
 
-    A price is looked at in its own cycle, or a microsecond later where there are several symbols, whose prices come in
-    separate cycles; one that comes within 100 ms of the last look waits for their end.
+    A step is a price where there is one symbol. Where there are several, whose prices come in separate cycles, it is an
+    instant with prices, looked at a microsecond later. Nothing is computed exactly while it cannot matter: no tail is
+    further out than the largest loss of the window, times the quantile for the normal one.
 
     Args:
-        equity: account value, its currency; passive.
+        equity: account value, its currency.
         prices: what a unit is worth by symbol, currency of the account.
-        values: signed position value by symbol, currency of the account; passive.
+        values: signed position value by symbol, currency of the account; from the start on, 0.0 where nothing is held.
         window: steps of history.
         concentration_max: the largest |position|, of equity.
         var_max: 95 % historical value at risk of one step, of equity.
@@ -147,54 +199,31 @@ def tail_limits(
 
     Ticks:
         REDUCE_POSITIONS when a limit is passed, the one that is passed by the largest factor, and again each time its
-        value has grown by a twentieth since.
+        value has grown by a twentieth since. Nothing while equity is not positive.
     """
-    with csp.alarms():
-        a_check = csp.alarm(bool)
-    with csp.state():
-        s_symbols = list(prices.keys())
-        s_history = ReturnHistory(s_symbols, window)
-        s_alone = len(s_symbols) == 1
-        # No tail is further out than the largest loss in the window, times the quantile for the normal one.
-        s_least = min(var_max, var_ewma_max / _NORMAL_QUANTILE, es_max)
-        s_next = csp.now()  # no look before
-        s_armed = False
-        s_acted = dict[str, float]()  # the value last acted on, by code; none inside the limit
-    with csp.start():
-        csp.make_passive(equity)
-        csp.make_passive(values)
-
-    if csp.ticked(a_check) or (s_alone and not s_armed and csp.now() >= s_next):
-        s_armed = False
-        s_next = csp.now() + _SLOW_CHECK
-        if s_least < math.inf:
-            s_history.add([prices[s] if csp.valid(prices[s]) else math.nan for s in s_symbols])
-        held = [values[s] if csp.valid(values[s]) else 0.0 for s in s_symbols]
-        worth = equity if csp.valid(equity) else 0.0
-        if worth > 0.0 and (max(map(abs, held)) > concentration_max * worth or s_history.most(held) > s_least * worth):
-            found = []  # (value, limit, code)
-            if concentration_max < math.inf:
-                found.append((max(map(abs, held)) / worth, concentration_max, "concentration"))
-            profits = s_history.profits(held) if s_least < math.inf else None
-            if profits is not None:
-                if var_max < math.inf:
-                    found.append((value_at_risk(profits) / worth, var_max, "value_at_risk"))
-                if var_ewma_max < math.inf:
-                    at_risk = ewma_value_at_risk(s_history.in_time(profits))
-                    found.append((at_risk / worth, var_ewma_max, "ewma_value_at_risk"))
-                if es_max < math.inf:
-                    found.append((expected_shortfall(profits) / worth, es_max, "expected_shortfall"))
-            worst, code, value, limit = 1.0, "", 0.0, 0.0
-            for each, most, name in found:
-                if each <= most:
-                    s_acted.pop(name, None)
-                elif each / most > worst:
-                    worst, code, value, limit = each / most, name, each, most
-            if code and value > s_acted.get(code, 0.0) * _WORSE:
-                s_acted[code] = value
-                csp.output(RiskAction(kind=_REDUCE, code=code, value=value, limit=limit))
-        elif s_acted:
-            s_acted.clear()
-    elif not s_armed:
-        s_armed = True
-        csp.schedule_alarm(a_check, max(SETTLE, s_next - csp.now()), True)
+    steps: dict[str, ts[float]] = prices
+    if len(prices) > 1:
+        pulse = settled(prices)
+        steps = {symbol: csp.sample(pulse, csp.default(price, math.nan)) for symbol, price in prices.items()}
+    sizes = {symbol: csp.abs(value) for symbol, value in values.items()}
+    flags = []
+    least = min(var_max, var_ewma_max / _NORMAL_QUANTILE, es_max)
+    if least < math.inf:
+        lost = [sizes[s] * csp.default(largest_return(step, window), 0.0) for s, step in steps.items()]
+        flags.append(reduce(operator.add, lost) > equity * least)
+    if concentration_max < math.inf:
+        flags.append(reduce(csp.max, sizes.values()) > equity * concentration_max)
+    possible = reduce(csp.or_, flags)
+    step = csp.filter(possible, next(iter(steps.values())))
+    return _tails(
+        step,
+        csp.drop_dups(possible),
+        equity,
+        steps,
+        values,
+        window,
+        concentration_max,
+        var_max,
+        var_ewma_max,
+        es_max,
+    )

@@ -159,16 +159,14 @@ def row(one: Contestant, ours: Contestant, events: int, cells: str) -> str:
     )
 
 
-def verdict(peer: Contestant, ours: Contestant, what: str) -> str:
-    """Who is faster, in a sentence; said of the peer too where it is the peer."""
-
-    def side(key: str) -> str:
+def verdict(peer: Contestant, ours: Contestant) -> list[str]:
+    """Who is faster, in a sentence each for engine and process; where it is the peer, in bold."""
+    lines = []
+    for what, key in (("engine", "engine_cpu_s"), ("process", "process_cpu_s")):
         ratio = peer.best(key) / ours.best(key)
-        return f"{ratio:.1f} times ours" if ratio >= 1.0 else f"{1 / ratio:.1f} times less than ours"
-
-    faster = peer.best() < ours.best()
-    lead = f"**{peer.name} is faster than the graph**" if faster else f"The graph is faster than {peer.name}"
-    return f"- {lead}: its engine takes {side('engine_cpu_s')} on {what}, its process {side('process_cpu_s')}."
+        lead = f"**{peer.name} is faster**" if ratio < 1.0 else f"{peer.name} is slower"
+        lines.append(f"- {lead}, {what}: {ratio:.2f} times the CPU of {ours.name}.")
+    return lines
 
 
 # --- one-minute bars --------------------------------------------------------------------------------------------------
@@ -200,8 +198,8 @@ def bars_table(folder: Path, rows: int, rounds: int, versions: dict[str, str]) -
         *heading("bars", "fills", "final equity", "difference"),
         *(row(one, ours, rows, cells(one)) for one in everyone),
         "",
-        verdict(backtesting, ours, "bars"),
-        verdict(nautilus, ours, "bars"),
+        *verdict(backtesting, ours),
+        *verdict(nautilus, ours),
         "",
         *BARS_NOTES,
         "",
@@ -268,7 +266,7 @@ def trades_table(folder: Path, rows: int, rounds: int, versions: dict[str, str])
         *heading("trades", "windows", "signals", "series"),
         *(row(one, ours, rows, cells(one)) for one in everyone),
         "",
-        verdict(nautilus, ours, "trades"),
+        *verdict(nautilus, ours),
         "",
         *TRADES_NOTES,
     ]

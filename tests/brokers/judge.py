@@ -31,6 +31,8 @@ class Judge(Orders):
     ) -> list[Report]:
         self.begin(open_time)
         self.end_expired(open_time)
+        # Some sources give an open or a close outside the range.
+        high, low = max(open_, high, close), min(open_, low, close)
         bar = Candle(exact(open_), exact(high), exact(low), exact(close))
         volume = exact(volume_lots)
         pool = Offer(bar.open, math.inf if self.model.participation_max is None else self.capacity(volume), volume)
@@ -330,6 +332,7 @@ class Judge(Orders):
                 self.end(order, "cancelled", "reduce_only")
         if order.whole and lots < order.lots:
             return
+        before = order.filled
         for offer in offers:
             if order.order_id not in self.orders:
                 return
@@ -339,5 +342,5 @@ class Judge(Orders):
                 offer.taken += part
                 lots -= part
                 self.fill(order, at(part, offer))
-        if order.reduce_only and order.filled and order.order_id in self.orders and self.reducible(order) == 0:
+        if order.reduce_only and order.filled > before and order.order_id in self.orders and self.reducible(order) == 0:
             self.end(order, "cancelled", "reduce_only")

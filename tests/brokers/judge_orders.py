@@ -47,6 +47,7 @@ class Orders:
                         child.parent = order.order_id
             self.end(replaced, "cancelled", "replaced")
         if refused:
+            order.filled = 0  # it took no place
             self.report(order, "rejected", refused, lots=0)
             return self.reports
         self.orders[order.order_id] = order

@@ -20,6 +20,7 @@ class Script:
     instrument: Instrument
     model: dict[str, Any]  # of FillModel
     latency: timedelta
+    lower: int  # ticks by which all prices are lower than written in the steps
     quoted: bool  # the engine is told beforehand that there will be quotes or depth
     steps: list[tuple[Any, ...]]
 
@@ -46,6 +47,7 @@ class Call:
 
 # Markets. Prices are in half ticks: every other one lies between two ticks.
 
+rarely = st.integers(0, 15).map(lambda n: n == 15)
 near = st.integers(95, 105)
 halves = st.one_of(near.map(lambda n: 2 * n), near.map(lambda n: 2 * n), st.integers(190, 210))
 sizes = st.sampled_from([3.0, 0.0, 0.5, 1.0, 2.5, 4.0, 7.0, 10.0, 29.0, 100.0])
@@ -53,10 +55,11 @@ volumes = st.sampled_from([10.0, 0.0, 3.0, 29.0, 30.0, 50.0, 100.0, 1000.0])
 levels = st.lists(st.tuples(st.integers(-4, 0), sizes), min_size=1, max_size=3)
 gaps = st.sampled_from([1, 1, 0])  # seconds
 
-bars = st.tuples(st.just("bar"), st.lists(halves, min_size=4, max_size=4), volumes, gaps)
+bars = st.tuples(st.just("bar"), st.lists(halves, min_size=4, max_size=4), volumes, gaps, rarely)
 trades = st.tuples(st.just("trade"), halves, sizes, gaps)
-quotes = st.tuples(st.just("quote"), near, st.sampled_from([0, 0, 1, 1, 2, -1]), sizes, sizes, gaps, st.integers(0, 11))
-depths = st.tuples(st.just("depth"), near, levels, levels, st.booleans(), gaps)
+spreads = st.sampled_from([2, 0, 1, 2, 4, -2])
+quotes = st.tuples(st.just("quote"), halves, spreads, sizes, sizes, gaps, st.integers(0, 11))
+depths = st.tuples(st.just("depth"), halves, levels, levels, st.booleans(), gaps)
 NOTHING = st.just(("nothing",))
 EVENTS = {
     "bars": st.one_of(bars),
@@ -68,7 +71,6 @@ EVENTS = {
 # Orders. A reference to another order counts back from the last one sent.
 
 back = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 50])
-rarely = st.integers(0, 15).map(lambda n: n == 15)
 signs = st.sampled_from([1, -1])
 lots = st.sampled_from([1, 2, 3, 5, 8, 12])
 kinds = st.sampled_from(["market", "limit", "limit", "limit", "stop", "stop_limit", "touch", "trail", "trail_bps"])
@@ -159,9 +161,10 @@ def scripts(draw: Any, market: str) -> Script:
     }
     latency = draw(st.sampled_from([1, 1, 1_000, 2_500]))
     quoted = market in ("quotes", "depth") and draw(st.booleans())
+    lower = draw(st.sampled_from([0, 0, 94]))  # to prices of a tick, where nothing is cheaper
     # A step that does nothing comes first: what cannot be left out of a list can become that.
     steps = draw(st.lists(st.one_of(NOTHING, message, event, message, event, event), min_size=24, max_size=48))
-    return Script(market, instrument, model, timedelta(milliseconds=latency), quoted, steps)
+    return Script(market, instrument, model, timedelta(milliseconds=latency), lower, quoted, steps)
 
 
 def timeline(script: Script) -> list[Call]:
@@ -191,16 +194,17 @@ class _Clock:
             self.timed.append((time, 0, Call(time, "expire", ())))
 
     def price(self, half_ticks: int) -> float:
-        return float(half_ticks * self.tick / 2)
+        return float((half_ticks - 2 * self.script.lower) * self.tick / 2)
 
     def on_nothing(self) -> None:
         pass
 
-    def on_bar(self, prices: list[int], volume: float, gap: int) -> None:
+    def on_bar(self, prices: list[int], volume: float, gap: int, odd: bool) -> None:
         opened = self.close + gap * SECOND
         self.close = self.now = max(self.now, opened + 2 * SECOND)
         open_, close = self.price(prices[0]), self.price(prices[1])
-        high, low = self.price(max(prices)), self.price(min(prices))
+        span = prices[2:] if odd else prices  # some sources give an open or a close outside the range
+        high, low = self.price(max(span)), self.price(min(span))
         self.add(1, "on_bar", open_, high, low, close, volume, opened, self.close)
 
     def on_trade(self, price: int, size: float, gap: int) -> None:
@@ -209,14 +213,14 @@ class _Clock:
 
     def on_quote(self, bid: int, spread: int, bid_lots: float, ask_lots: float, gap: int, hidden: int) -> None:
         self.now += gap * SECOND
-        shown_bid = 0.0 if hidden == 10 else self.price(2 * bid)
-        shown_ask = float("nan") if hidden == 11 else self.price(2 * (bid + spread))
+        shown_bid = 0.0 if hidden == 10 else self.price(bid)
+        shown_ask = float("nan") if hidden == 11 else self.price(bid + spread)
         self.add(1, "on_quote", shown_bid, shown_ask, bid_lots, ask_lots, self.now)
 
     def on_depth(self, middle: int, bids: Any, asks: Any, snapshot: bool, gap: int) -> None:
         self.now += gap * SECOND
         sides = [
-            np.array([(self.price(2 * (middle + sign * away)), size) for away, size in side], float).reshape(-1, 2)
+            np.array([(self.price(middle + 2 * sign * away), size) for away, size in side], float).reshape(-1, 2)
             for side, sign in ((bids, 1), (asks, -1))
         ]
         self.add(1, "on_depth", *sides, snapshot, self.now)
@@ -233,6 +237,9 @@ class _Clock:
         for terms, links in sent:
             order = terms | {"sent": self.now, "decision": 100.0}
             order |= {link: self.name(back) for link, back in links.items()}
+            for name in ("limit", "stop"):
+                if name in order:
+                    order[name] = max(1, order[name] - self.script.lower)
             if order.get("group") == "+":
                 order["group"] = f"group {self.groups}"
             if "expires" in order:

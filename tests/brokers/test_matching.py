@@ -721,6 +721,30 @@ def test_a_trailing_stop_that_wakes_inside_a_bar_does_not_know_the_high() -> Non
     assert fills(market.bar(96.0, 96.0, 93.9, 95.0)) == [("stop", 10, 94.0, "taker")]  # 2.00 below the close of 96
 
 
+def test_a_stop_that_its_group_left_nothing_has_its_turn_when_its_parent_wakes_more() -> None:
+    market = on_bars(participation_max=0.1)
+    market.send("entry", 1, 5, limit=97.0)
+    market.send("stop", -1, 5, stop=96.0, parent="entry", group="exit")
+    market.send("target", -1, 5, limit=100.0, parent="entry", group="exit")
+    assert fills(market.bar(98.0, 99.0, 96.5, 98.0, volume=10.0)) == [("entry", 1, 97.0, "maker")]
+    assert market.bar(100.5, 100.5, 96.0, 99.5) == [
+        ("target", "filled", 1, 100.5, "maker"),
+        ("stop", "reduced", 4),
+        ("entry", "filled", 4, 97.0, "maker"),
+        ("stop", "triggered", ""),
+        ("stop", "filled", 4, 96.0, "taker"),
+        ("target", "cancelled", "oco"),
+    ]
+
+
+def test_a_child_sent_inside_the_bar_that_wakes_it_starts_with_the_next() -> None:
+    market = on_bars()
+    market.send("entry", 1, 5, limit=99.0)
+    market.send("target", -1, 5, limit=98.5, parent="entry", sent=T0 + HOUR / 2)
+    assert fills(market.bar(100.0, 101.0, 98.0, 100.0)) == [("entry", 5, 99.0, "maker")]
+    assert fills(market.bar(103.0, 104.0, 97.0, 101.0)) == [("target", 5, 103.0, "taker")]
+
+
 def test_a_market_order_cannot_be_a_child() -> None:
     market = on_bars()
     market.send("entry", 1, 10)

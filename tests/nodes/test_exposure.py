@@ -155,6 +155,15 @@ def test_a_reduce_only_order_reduces_and_counts_for_nothing() -> None:
     assert (reach(exposure), exposure.orders) == ((-5, -5), {})
 
 
+def test_a_reduce_only_child_counts_for_nothing_either() -> None:
+    exposure = Exposure((A,))
+    send(exposure, order("1", 5.0))
+    assert send(exposure, order("2", -5.0, OrderType.STOP, stop_price=8.0, parent="1", reduce_only=True))
+    assert reach(exposure) == (0, 5)
+    assert update(exposure, "2", "CANCELLED", 5.0) == ""
+    assert list(exposure.orders) == ["1"]
+
+
 def test_what_protects_a_position_does_not_stand_in_the_way_of_closing_it() -> None:
     exposure = Exposure((A,))
     send(exposure, order("1", 5.0))

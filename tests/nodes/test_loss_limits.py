@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from support import SECOND, T0, at, run, ticks
 
 from feeds.instruments import Instrument
-from feeds.streams import SETTLE
 from nodes.events import PositionUpdate, RiskAction
-from nodes.loss_limits import account_limits, losing_streak, next_midnight, symbol_losses
+from nodes.loss_limits import account_limits, losing_streak, next_midnight, symbol_loss
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
 ES = Instrument(symbol="ES", tick="0.25", lot="1", multiplier="50")
@@ -143,8 +142,7 @@ def losses(held: list[Any], prices: list[Any], limit: float, *, unit: float = 1.
         worth = close * unit
         value = csp.default(books.quantity * worth, 0.0)
         equity = csp.const(10_000.0)
-        halts = symbol_losses(equity, books, {symbol: value}, {symbol: close}, {symbol: worth}, (instrument,), limit)
-        return csp.unroll(halts)
+        return symbol_loss(equity, books, value, close, worth, instrument, limit)
 
     return [(when, *brief(action), action.symbol, action.until) for when, action in run(graph, seconds=3 * 86_400)]
 
@@ -177,23 +175,6 @@ def test_realised_losses_and_foreign_currency_count() -> None:
 def test_profits_never_halt() -> None:
     held = [(0.0, position("A", -10.0, 100.0, realised=500.0))]
     assert losses(held, [(0.0, 100.0), (1.0, 50.0)], 0.001) == []
-
-
-def test_two_symbols_that_lose_in_one_check_are_both_halted() -> None:
-    b = Instrument(symbol="B", tick="0.01", lot="0.1")
-
-    def graph() -> Any:
-        close = at((0.0, 100.0), (1.0, 50.0))
-        books = at((0.0, position("A", 10.0, 100.0)), (0.5, position("B", 10.0, 100.0)))
-        closes = {"A": close, "B": close}
-        values = {"A": close * 10.0, "B": close * 10.0}
-        halts = symbol_losses(csp.const(1_000.0), books, values, closes, closes, (A, b), 0.1)
-        return csp.unroll(halts)
-
-    assert [(when, action.symbol) for when, action in run(graph)] == [
-        (T0 + SECOND + SETTLE, "A"),
-        (T0 + SECOND + SETTLE, "B"),
-    ]
 
 
 def streak(*updates: PositionUpdate, most: int = 2) -> list[Any]:

@@ -53,9 +53,7 @@ class Desk:
         self.count += 1
         terms = {"order_id": f"r-{self.count}", "symbol": "ACME"} | terms
         request = OrderRequest(side=side, order_type=OrderType[kind], quantity=quantity, **terms)
-        refusal = self.checks.malformed(request) or self.checks.refusal(
-            request, self.now, self.state, self.quoted, self.prices, self.equity, self.cash
-        )
+        refusal = self.checks.refusal(request, self.now, self.state, self.quoted, self.prices, self.equity, self.cash)
         return f"{refusal[0]}: {refusal[1]}" if refusal else ""
 
     def later(self, seconds: float) -> None:

@@ -58,7 +58,7 @@ def test_every_limit_on_at_once() -> None:
         var_ewma_max=0.1, es_max=0.1,
     )  # fmt: skip
     assert [(when, code) for when, _, code, _ in monitored(config)] == [
-        (1.0, "gross_exposure"), (10.0, "concentration"), (10.0, "symbol_loss"), (20.0, "cool_down"),
+        (1.0, "gross_exposure"), (10.0, "symbol_loss"), (10.0, "concentration"), (20.0, "cool_down"),
     ]  # fmt: skip
 
 

@@ -12,10 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECOND, T0, run, ticks
 
-from nodes.tail_risk import ReturnHistory, ewma_value_at_risk, expected_shortfall, tail_limits, value_at_risk
+from nodes.tail_risk import (
+    ewma_value_at_risk,
+    expected_shortfall,
+    largest_return,
+    profits_of,
+    tail_limits,
+    value_at_risk,
+)
 
 OFF = math.inf
-TENTH = timedelta(milliseconds=100)
+SWING = [100.0 * (1.1 if i % 2 else 1.0) for i in range(40)]  # 10 % up, 9.1 % down
 
 
 def test_example_value_at_risk_is_the_loss_exceeded_in_a_twentieth_of_the_steps() -> None:
@@ -38,55 +45,43 @@ def test_example_expected_shortfall_is_the_mean_of_the_worst_twentieth() -> None
 
 def test_the_quantile_is_that_of_numpy_and_the_variance_that_of_the_covariances() -> None:
     rng = np.random.default_rng(3)
-    prices = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, (330, 2)), axis=0))
-    history = ReturnHistory(["A", "B"], 100)
-    for row in prices:
-        history.add(row.tolist())
+    prices = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, (101, 2)), axis=0))
     held = np.array([1_000.0, -500.0])
-    returns = (prices[1:] / prices[:-1] - 1.0)[-100:]  # (100, 2)
+    returns = prices[1:] / prices[:-1] - 1.0  # (100, 2)
 
-    profits = history.profits(held.tolist())
+    profits = profits_of(list(prices.T), held.tolist())
 
     assert profits is not None
+    np.testing.assert_allclose(profits, returns @ held, rtol=1e-12)
     assert value_at_risk(profits) == pytest.approx(-np.quantile(returns @ held, 0.05), rel=1e-12)
-    np.testing.assert_allclose(history.in_time(profits), returns @ held, rtol=1e-12)
     weights = 0.94 ** np.arange(99, -1, -1.0)
     covariance = (returns * (weights / weights.sum())[:, None]).T @ returns  # (2, 2)
-    assert ewma_value_at_risk(history.in_time(profits)) == pytest.approx(
+    assert ewma_value_at_risk(profits) == pytest.approx(
         1.6448536269514722 * np.sqrt(held @ covariance @ held), rel=1e-12
     )
 
 
-def test_the_order_in_time_holds_before_the_window_is_full() -> None:
-    history = ReturnHistory(["A"], 50)
-    prices = 100.0 + np.arange(31.0) ** 2
-    for price in prices:
-        history.add([float(price)])
-    profits = history.profits([1.0])
-    assert profits is not None
-    np.testing.assert_allclose(history.in_time(profits), prices[1:] / prices[:-1] - 1.0)
-
-
 def test_there_is_no_tail_before_twenty_returns() -> None:
-    history = ReturnHistory(["A"], 50)
-    for i in range(20):
-        history.add([100.0 + i])
-    assert history.profits([1.0]) is None
-    history.add([200.0])
-    profits = history.profits([1.0])
+    assert profits_of([np.arange(100.0, 120.0)], [1.0]) is None
+    assert profits_of([np.arange(100.0, 121.0)], [1.0]) is not None
+
+
+def test_a_symbol_without_a_price_did_not_move() -> None:
+    late = np.append(np.full(24, np.nan), 5.0)
+    profits = profits_of([np.arange(100.0, 125.0), late], [0.0, 1.0])
     assert profits is not None
-    assert value_at_risk(profits) == 0.0
+    assert not profits.any()
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(0.5, 2.0), min_size=2, max_size=60), st.integers(1, 9), st.floats(-1e6, 1e6))
-def test_no_step_lost_more_than_the_most(prices: list[float], window: int, value: float) -> None:
-    history = ReturnHistory(["A"], window)
-    returns = [b / a - 1.0 for a, b in pairwise(prices)]
-    for i, price in enumerate(prices):
-        history.add([price])
-        inside = returns[max(0, i - window) : i]
-        assert history.most([value]) == max((abs(value) * abs(r) for r in inside), default=0.0)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0.5, 2.0), min_size=2, max_size=40), st.integers(1, 9))
+def test_the_largest_return_is_that_of_the_window(prices: list[float], window: int) -> None:
+    out = dict(run(lambda: csp.default(largest_return(ticks(*prices), window), 0.0)))
+    sizes = [abs(b / a - 1.0) for a, b in pairwise(prices)]
+    largest = 0.0
+    for i in range(len(prices)):
+        largest = out.get(T0 + i * SECOND, largest)
+        assert largest == max(sizes[max(0, i - window) : i], default=0.0)
 
 
 def test_several_symbols_are_looked_at_when_all_of_an_instant_are_in() -> None:
@@ -98,13 +93,15 @@ def test_several_symbols_are_looked_at_when_all_of_an_instant_are_in() -> None:
     assert [(when, action.value) for when, action in run(graph)] == [(T0 + timedelta(microseconds=1), 0.6)]
 
 
-def test_a_symbol_without_a_price_did_not_move() -> None:
-    history = ReturnHistory(["A", "B"], 50)
-    for i in range(25):
-        history.add([100.0 + i, math.nan if i < 24 else 5.0])
-    profits = history.profits([0.0, 1.0])
-    assert profits is not None
-    assert not profits.any()
+def test_several_symbols_share_their_steps() -> None:
+    # The second has no price for ten steps; its returns count from its second price on.
+    def graph() -> Any:
+        prices = {"A": ticks(*[100.0] * 40), "B": ticks(*[None] * 10, *SWING[:30])}
+        values = {"A": ticks(0.0), "B": ticks(100.0)}
+        return tail_limits(csp.const(100.0), prices, values, 50, OFF, 0.05, OFF, OFF)
+
+    ((when, action),) = run(graph)
+    assert (when, action.code) == (T0 + 20 * SECOND + timedelta(microseconds=1), "value_at_risk")
 
 
 @settings(max_examples=100, deadline=None)
@@ -132,17 +129,6 @@ def test_example_concentration_is_checked_with_the_price() -> None:
     assert actions([1.0, 1.0, 1.0], [40.0, -60.0, -62.0], concentration_max=0.5) == [
         (T0 + SECOND, "REDUCE_POSITIONS", "concentration", 0.6)
     ]
-
-
-def test_a_burst_of_prices_is_checked_at_its_first_and_100_ms_later() -> None:
-    # The first of ten prices is looked at; the nine within 100 ms of it arm one alarm, which sees the last of them.
-    closes = csp.curve(float, [(timedelta(milliseconds=5 * i), 100.0 + i) for i in range(10)])
-    held = csp.curve(float, [(timedelta(milliseconds=5 * i), 50.0 + i) for i in range(10)])
-    out = run(lambda: tail_limits(csp.const(100.0), {"A": closes}, {"A": held}, 20, 0.1, OFF, OFF, OFF))
-    assert [(when, action.value) for when, action in out] == [(T0, 0.5), (T0 + TENTH, 0.59)]
-
-
-SWING = [100.0 * (1.1 if i % 2 else 1.0) for i in range(40)]  # 10 % up, 9.1 % down
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""An emergency stop ends trading, in the run and after a restart, until a person resets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from graphs.cli import backtest_main
+
+ROOT = Path(__file__).resolve().parents[2]
+# Three months of the default config; its drawdown passes 3 % within them.
+TIGHT = ["--quiet", "--end", "2017-10-01", "--risk.drawdown-max", "0.03"]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def reset(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "brokers.reset", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_after_a_stop_nothing_is_ordered_in_the_run_nor_after_a_restart_until_a_person_resets_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = str(tmp_path / "account.journal")
+    command = [*TIGHT, "--journal", journal]
+
+    assert backtest_main([*command, "--out", str(tmp_path / "first")]) == 3
+    told = capsys.readouterr().err
+    assert "risk halted trading: drawdown was 0.03" in told
+    assert f"python -m brokers.reset {journal}" in told
+    (stop,) = [a for a in rows(tmp_path / "first" / "alerts.parquet") if a["message"].startswith("EMERGENCY_STOP")]
+    orders = rows(tmp_path / "first" / "orders.parquet")
+    assert orders
+    late = [order for order in orders if order["time"] > stop["time"]]
+    assert late == []  # what closes the position is sent in the instant of the stop
+    fills = rows(tmp_path / "first" / "fills.parquet")
+    assert sum(f["quantity"] if f["side"] == "BUY" else -f["quantity"] for f in fills) == pytest.approx(0.0, abs=1e-9)
+
+    assert backtest_main([*command, "--out", str(tmp_path / "second")]) == 3
+    assert "trading was halted from the start: in an earlier run drawdown was 0.03" in capsys.readouterr().err
+    assert rows(tmp_path / "second" / "fills.parquet") == []
+    refused = [u for u in rows(tmp_path / "second" / "updates.parquet") if u["state"] == "REJECTED"]
+    wanted = rows(tmp_path / "second" / "orders.parquet")
+    assert wanted
+    assert [u["order_id"] for u in refused] == [o["order_id"] for o in wanted]
+    assert {u["code"] for u in refused} == {"halted"}
+
+    done = reset(journal, "--yes", "--by", "Ada", "--note", "limit was too tight")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "why     drawdown" in done.stdout
+    assert "re-armed by Ada" in done.stdout
+
+    assert backtest_main([*command, "--out", str(tmp_path / "third")]) == 3  # it falls through the limit again
+    assert (tmp_path / "third" / "fills.parquet").read_bytes() == (tmp_path / "first" / "fills.parquet").read_bytes()
+
+
+def test_without_a_journal_a_stop_ends_with_its_run(tmp_path: Path) -> None:
+    assert backtest_main([*TIGHT, "--out", str(tmp_path / "first")]) == 3
+    assert backtest_main([*TIGHT, "--out", str(tmp_path / "second")]) == 3
+    assert rows(tmp_path / "second" / "fills.parquet")
+
+
+def test_a_daily_loss_stops_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--quiet", "--end", "2017-10-01", "--risk.daily-loss-max", "0.02", "--out", str(tmp_path / "out")]
+    assert backtest_main(command) == 3
+    assert "risk halted trading: daily_loss was 0.02" in capsys.readouterr().err
+
+
+def test_a_frozen_account_keeps_its_position(tmp_path: Path) -> None:
+    command = [*TIGHT, "--risk.no-flatten", "--out", str(tmp_path / "out")]
+    assert backtest_main(command) == 3
+    (stop,) = [a for a in rows(tmp_path / "out" / "alerts.parquet") if a["message"].startswith("EMERGENCY_STOP")]
+    fills = rows(tmp_path / "out" / "fills.parquet")
+    assert [f for f in fills if f["time"] > stop["time"]] == []
+    assert abs(sum(f["quantity"] if f["side"] == "BUY" else -f["quantity"] for f in fills)) > 0.0
+
+
+def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("buy low, sell high\n" * 100)
+    assert backtest_main(["--quiet", "--journal", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "error: journal: " in capsys.readouterr().err
+    assert path.read_text().startswith("buy low")
