@@ -16,8 +16,8 @@ _NEXT: dict[OrderState, frozenset[OrderState]] = {
     _PENDING: _FROM_VENUE | {_ACCEPTED, _REJECTED},
     _ACCEPTED: _FROM_VENUE | {_ACCEPTED},  # again, when a stop was triggered or the quantity was cut
     _PARTLY_FILLED: _FROM_VENUE,
-    # A cancel that the venue refuses leaves the order working as before.
-    _CANCEL_PENDING: _FROM_VENUE | {_ACCEPTED},
+    # A cancel that the venue refuses leaves the order working as before; the order itself may be refused on arrival.
+    _CANCEL_PENDING: _FROM_VENUE | {_ACCEPTED, _REJECTED},
     **dict.fromkeys(ENDED, frozenset()),
 }
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter
 
+import numpy as np
+
 from brokers.costs import FillModel, TakerPrices
 from brokers.ladder import Ladder
 from brokers.lifecycle import Orders
@@ -29,7 +31,7 @@ from brokers.working import (
     within,
 )
 
-Levels = Iterable[Sequence[float]]  # (price, size in lots)
+Levels = Iterable[Sequence[float]] | np.ndarray  # (price, size in lots)
 
 _NO_BID, _NO_ASK = Near(0, 1 << 62), Near(0, 1 << 62)  # out of the reach of every order
 _by_sequence = attrgetter("sequence")
@@ -41,6 +43,7 @@ class TapeMatcher:
     __slots__ = (
         "_deep",
         "_model",
+        "_named",
         "_offered",
         "_orders",
         "_price",
@@ -60,6 +63,7 @@ class TapeMatcher:
         self._deep = Ladder(-1, steps, model), Ladder(1, steps, model)
         self.bids, self.asks = self._quoted  # those shown last
         self.showing = quoted  # there are quotes or depth
+        self._named: list[list[Near]] = [[], []]  # prices of bids and asks that the running event is about
         # Of the running trade:
         self._price = self._size = 0.0
         self._ticks = Near(0, 0)
@@ -153,7 +157,9 @@ class TapeMatcher:
     def on_depth(self, bids: Levels, asks: Levels, time: datetime, *, snapshot: bool) -> None:
         """The new size of each level named; a snapshot replaces the whole book."""
         shown = self._deep
-        named = [side.update(changes, snapshot=snapshot) for side, changes in zip(shown, (bids, asks), strict=True)]
+        named = [
+            side.update(_rows(levels), snapshot=snapshot) for side, levels in zip(shown, (bids, asks), strict=True)
+        ]
         self._show(shown, named, time)
 
     def _show(self, shown: tuple[Ladder, Ladder], named: list[list[Near]] | None, time: datetime) -> None:
@@ -163,6 +169,9 @@ class TapeMatcher:
         if not self._orders.orders:
             return
         self._begin(time)
+        if named is None:
+            named = [[level.ticks] if level is not None else [] for level in (self.bids.best, self.asks.best)]
+        self._named = named
         shelves = self._orders.shelves
         met = shelves.every.take() + shelves.new.take()
         if shelves.priced:
@@ -180,9 +189,7 @@ class TapeMatcher:
                     self._meet_shown(order)
             self._file(met)
         if self._model.queue and shelves.priced:
-            if named is None:
-                named = [[level.ticks] if level is not None else [] for level in (self.bids.best, self.asks.best)]
-            self._queue_up(met, named)
+            self._shorten_queues()
         self._wake()
 
     def _meet_shown(self, order: Order) -> None:
@@ -196,6 +203,8 @@ class TapeMatcher:
         if order.immediate:
             self._orders.end_unfilled(order)
         order.seen = True
+        if self._model.queue and order.kind is LIMIT:
+            self._join_queue(order)
 
     def _walk(self, order: Order) -> None:
         """Take the levels of the other side as far as the order goes; a limit that has rested has them come to it."""
@@ -228,23 +237,30 @@ class TapeMatcher:
         bid, ask = self.bids.best, self.asks.best
         return 0.5 * (bid.price + ask.price) if bid is not None and ask is not None else 0.0
 
-    def _queue_up(self, met: list[Order], named: list[list[Near]]) -> None:
-        """Shorten the queue ahead of resting limits to what is shown at their price."""
+    def _join_queue(self, order: Order) -> None:
+        """Note what is shown ahead of `order`, whose price this event need not have named."""
+        limit, buys = known(order.limit), order.sign > 0
+        own = self.bids if buys else self.asks
+        best, level = own.best, own.at(limit)
+        if level is not None:
+            order.queue = min(order.queue, level.size)
+        elif best is not None and (limit > best.ticks.down if buys else limit < best.ticks.up):
+            order.queue = 0.0
+        elif Near(limit, limit) in self._named[not buys]:
+            order.queue = 0.0
+
+    def _shorten_queues(self) -> None:
+        """Hold the queues ahead of resting limits against what this event shows."""
         for side, own in enumerate((self.bids, self.asks)):
             shelf, best = self._orders.shelves.limits[side], own.best
             if best is not None:  # whoever was ahead at a better price than that has gone
                 for order in shelf.before(best.ticks.up if side else best.ticks.down):
-                    _ahead(order, 0.0)
-            for ticks in named[side]:
+                    _shorten(order, 0.0)
+            for ticks in self._named[side]:
                 if ticks.down == ticks.up:
                     level = own.at(ticks.down)
                     for order in shelf.at(ticks.down):
-                        _ahead(order, level.size if level is not None else 0.0)
-        for order in met:  # the first time, its price need not be named
-            if order.kind is LIMIT:
-                level = (self.bids if order.sign > 0 else self.asks).at(known(order.limit))
-                if level is not None:
-                    _ahead(order, level.size)
+                        _shorten(order, level.size if level is not None else 0.0)
 
     # --- all of them
 
@@ -286,7 +302,11 @@ class TapeMatcher:
             orders.stirred.clear()
 
 
-def _ahead(order: Order, lots: float) -> None:
-    """At most `lots` stand before `order`."""
+def _shorten(order: Order, lots: float) -> None:
+    """At most `lots` are ahead of `order`, if it has some awake to stand there."""
     if order.lots > order.asleep and lots < order.queue:
         order.queue = lots
+
+
+def _rows(levels: Levels) -> Iterable[Sequence[float]]:
+    return levels.tolist() if isinstance(levels, np.ndarray) else levels

@@ -38,8 +38,9 @@ def lines_of(cls: type) -> dict[str, tuple[str, str]]:
 def page(cls: typing.Any = BacktestConfig, table: str = "", written: dict[type, str] | None = None) -> str:
     """The page; within it, the section of `cls` and of every table in it are added to what is `written`."""
     written = {} if written is None else written
-    if cls in written:  # a second table of the same class
-        written[cls] = written[cls].replace("\n", f", `[{table}]`\n", 1)
+    if cls in written:  # a second table of the same class; one inside another table has the same name there
+        if "." not in table:
+            written[cls] = written[cls].replace("\n", f", `[{table}]`\n", 1)
         return ""
     title, head = f"`[{table}]`" if table else "Top level", "| key | type | default | meaning |\n|---|---|---|---|\n"
     written[cls] = f"## {title}\n\n{inspect.getdoc(cls)}\n\n{head}"
@@ -48,7 +49,7 @@ def page(cls: typing.Any = BacktestConfig, table: str = "", written: dict[type, 
         many = typing.get_origin(hints[field.name]) is tuple
         item = typing.get_args(hints[field.name])[0] if many else hints[field.name]
         if is_dataclass(item):
-            path = f"{table}.{field.name}".lstrip(".")
+            path = f"{table.strip('[]')}.{field.name}".lstrip(".")
             page(item, f"[{path}]" if many else path, written)
             continue
         value = field.default if field.default_factory is MISSING else field.default_factory()

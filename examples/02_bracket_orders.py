@@ -18,9 +18,9 @@ from datetime import timedelta
 
 import csp
 import tyro
-from brokers.costs import FillModel
 from csp import ts
 
+from brokers.costs import FillModel
 from brokers.events import Answers, CancelRequest, OrderRequest, OrderState, OrderType, OrderUpdate, TimeInForce
 from brokers.paper import Market, PaperConfig, paper_venue
 from feeds import replay
@@ -28,7 +28,7 @@ from feeds.events import Bar, Side
 from feeds.files import Source, describe
 from feeds.instruments import Instrument
 from graphs.account import Account
-from graphs.config import StrategyConfig, TradingConfig
+from graphs.config import AccountConfig
 from graphs.edges import Feeds
 from graphs.sinks import print_streams
 from nodes.bars import bar_aggregator
@@ -119,15 +119,13 @@ def day_trading(source: Source, options: Options) -> None:
     trade = replay.trades(source, ["ES"], ("ES",))["ES"]
     bar = bar_aggregator(trade.price, trade.size, "ES", MINUTE)
     feeds = Feeds(bars={"ES": bar}, bar_lengths={"ES": MINUTE}, trades={"ES": trade})
-    account = Account(
-        feeds, TradingConfig(instruments=(ES,), strategies=(StrategyConfig(name="breakout"),), initial_cash=CASH)
-    )
+    account = Account(feeds, AccountConfig(instruments=(ES,), initial_cash=CASH))
 
     def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Answers:
         return paper_venue(order, cancel, Market(trades=feeds.trades), (ES,), options.broker)
 
     orders = csp.unroll(breakout(bar, account.updates["ES"], options.breakout))
-    done = account.trade(orders, csp.null_ts(CancelRequest), venue)
+    done = account.trade(orders, csp.null_ts(CancelRequest), venue, flatten_as="es")
     print_streams(done, ("orders", "updates", "fills", "alerts"))
     csp.add_graph_output("equity", done.equity, tick_count=1)
 

@@ -8,9 +8,10 @@ from csp import ts
 
 from brokers.events import CancelRequest, CashFlow, Fill, OrderRequest, OrderUpdate
 from feeds.streams import by_symbol, together
-from graphs.config import TradingConfig
+from graphs.config import AccountConfig
 from graphs.edges import AccountStreams, Feeds, Venue
 from nodes.carry import borrow, funding
+from nodes.close_out import close_out
 from nodes.events import Alert, PositionUpdate, RiskAction
 from nodes.gate import risk_filter
 from nodes.orders import unfilled
@@ -29,7 +30,7 @@ class Account:
         config: instruments, cash and risk limits.
     """
 
-    def __init__(self, feeds: Feeds, config: TradingConfig) -> None:
+    def __init__(self, feeds: Feeds, config: AccountConfig) -> None:
         self._feeds, self._config = feeds, config
         self._updates: Any = None
         symbols = [instrument.symbol for instrument in config.instruments]
@@ -60,6 +61,7 @@ class Account:
         *,
         actions: tuple[ts[RiskAction], ...] = (),
         alerts: tuple[ts[Alert], ...] = (),
+        flatten_as: str = "",
         halted: bool = False,
     ) -> AccountStreams:
         """Send orders through the gate to the venue, and book what it answers. To be called once.
@@ -69,9 +71,13 @@ class Account:
             venue: executes what the gate lets pass.
             actions: further risk actions, beside the monitor's.
             alerts: further alerts, to come out in one stream with the account's own.
+            flatten_as: the first part of the ids of the orders that close positions when risk asks for it; "" where
+                `order` comes of targets, which risk sees to before they become orders.
             halted: a person has not reset an earlier stop: nothing may trade.
         """
         feeds, config = self._feeds, self._config
+        if flatten_as:
+            order = together([order, *self._closing(flatten_as)])
         instruments, risk = config.instruments, config.risk
         worth = unit_values(self.closes, instruments, config.currency, feeds.rates)
         cash = csp.feedback(float)
@@ -130,6 +136,20 @@ class Account:
             gross_exposure=books.gross_exposure,
             flows=self._flows(carry, books),
         )
+
+    def _closing(self, run_id: str) -> list[ts[OrderRequest]]:
+        """What closes positions when risk stops the account or halts a symbol."""
+        return [
+            close_out(
+                self.action,
+                self.fills[instrument.symbol],
+                self.unfilled[instrument.symbol],
+                instrument,
+                self._config.risk.flatten,
+                run_id,
+            )
+            for instrument in self._config.instruments
+        ]
 
     def _flows(self, carry: ts[CashFlow] | None, books: Books) -> ts[CashFlow] | None:
         dividend = None if self._feeds.corporate_actions is None else books.dividend

@@ -49,7 +49,10 @@ class SignalsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyConfig:
-    """One strategy: its own signals, sizing and books inside the account. Orders of all strategies are netted."""
+    """One strategy: its own signals, sizing and books inside the account. Orders of all strategies are netted.
+
+    Its tables `signals`, `fuse` and `sizing` have the keys of the tables of that name above.
+    """
 
     name: str  # in tables, fills and alerts
     allocation: float = 1.0  # of the account's equity, what its sizing sees
@@ -75,20 +78,29 @@ class Conversion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TradingConfig:
-    """Everything between the feeds and the venue; the same in every life."""
+class AccountConfig:
+    """What is traded, with which money, and what risk tolerates; the same in every life."""
 
     instruments: tuple[Instrument, ...]
-    strategies: tuple[StrategyConfig, ...]
     initial_cash: float = 100_000.0  # account currency
     currency: str = ""  # of the account; "": that of the first instrument
     cost_basis: str = "average"
     risk: RiskConfig = field(default_factory=RiskConfig)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradingConfig(AccountConfig):
+    """Everything between the feeds and the venue; the same in every life."""
+
+    strategies: tuple[StrategyConfig, ...]
+
     def __post_init__(self) -> None:
         names = [strategy.name for strategy in self.strategies]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"want at least one strategy, each name once, was {names}")
+
+
+_UNSET = {"signals": SignalsConfig(), "fuse": FuseConfig(), "sizing": SizingConfig()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,12 +123,12 @@ class BacktestConfig:
     news: tuple[NewsConfig, ...] = ()
     instruments: tuple[Instrument, ...] = ()  # a symbol that is not listed trades unrounded and free of fees
     conversions: tuple[Conversion, ...] = ()  # rates of foreign currencies
-    strategies: tuple[StrategyConfig, ...] = ()  # empty: one, of the signals, fuse and sizing below
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
     sizing: SizingConfig = field(default_factory=SizingConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
     broker: PaperConfig = field(default_factory=PaperConfig)
+    strategies: tuple[StrategyConfig, ...] = ()  # empty: one, of the signals, fuse and sizing above
 
     def __post_init__(self) -> None:
         for name in ("start", "end"):
@@ -135,6 +147,11 @@ class BacktestConfig:
         names = [strategy.name for strategy in self.strategies]
         if len(set(names)) != len(names):
             raise ValueError(f"want each strategy once, was {names}")
+        unused = [name for name in ("signals", "fuse", "sizing") if names and getattr(self, name) != _UNSET[name]]
+        if unused:
+            raise ValueError(
+                f"[{unused[0]}] beside [[strategies]] would be read by none of them: write [strategies.{unused[0]}]"
+            )
         symbols = [instrument.symbol for instrument in self.instruments]
         if len(set(symbols)) != len(symbols):
             raise ValueError(f"want each instrument once, was {symbols}")

@@ -11,7 +11,7 @@ from csp import ts
 from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
 from brokers.events import Fill, OrderRequest, OrderType, OrderUpdate, TimeInForce
-from graphs.edges import Streams
+from graphs.edges import AccountStreams, Streams
 from nodes.events import Alert, RiskAction, Signal, TargetPosition
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ T = TypeVar("T")
 WATCHED = ("final_signals", "orders", "fills", "risk", "alerts")
 
 
-def print_streams(streams: Streams, names: tuple[str, ...] = WATCHED) -> None:
+def print_streams(streams: AccountStreams, names: tuple[str, ...] = WATCHED) -> None:
     """Print streams to stdout as they tick, one line a tick, engine time first."""
     for name in names:
         csp.print(name, _line(getattr(streams, name)))
@@ -107,7 +107,7 @@ def _line(event: ts[T]) -> ts[str]:
         return " " + _WORDS[type(event)](event)
 
 
-def record_streams(streams: Streams, folder: Path) -> None:
+def record_streams(streams: AccountStreams, folder: Path) -> None:
     """Write the streams of a run as Parquet; `time` is engine time in nanoseconds.
 
     A file is complete when the engine has stopped, also after an error or Ctrl-C.
@@ -165,8 +165,8 @@ def record_streams(streams: Streams, folder: Path) -> None:
             "reason": update.reason,
         },
     )
-    if streams.strategy_fills is not None:
-        shares = streams.strategy_fills
+    shares = streams.strategy_fills if isinstance(streams, Streams) else None
+    if shares is not None:
         _write(
             folder / "strategy_fills.parquet",
             {

@@ -7,6 +7,7 @@ import runpy
 import sys
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,9 @@ import pytest
 from finished import daily_times, record
 
 from brokers import events as broker_events
+from brokers import reset
+from brokers.events import OrderState
+from brokers.orders import TransitionError, follow
 from configs.load import build
 from evaluation.display import activity_rows, risk_rows
 from evaluation.trading import DEFINITIONS, evaluate
@@ -136,6 +140,22 @@ def test_every_name_in_origins_exists() -> None:
             assert all(hasattr(module, name) for name in re.findall(r"`(\w+)`", names)), (names, path)
 
 
+def test_the_life_of_an_order_is_told_as_it_is() -> None:
+    page = DOCS / "reference" / "events.md"
+    rows = [row for row in cells(section(page, "The life of an order")) if row[0] != "state"]
+    told = {row[0].strip("`"): set(re.findall(r"`(\w+)`", row[2])) for row in rows}
+    possible = {old.name: {new.name for new in OrderState if _follows(old, new)} for old in OrderState}
+    assert told == possible
+
+
+def _follows(old: OrderState, new: OrderState) -> bool:
+    try:
+        follow("1", old, new)
+    except TransitionError:
+        return False
+    return True
+
+
 def test_every_flag_in_the_documentation_exists(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +165,8 @@ def test_every_flag_in_the_documentation_exists(
         lambda: yahoo.main(["--help"]),
         lambda: macro.main(["--help"]),
         synthetic.main,
-        lambda: runpy.run_path(str(ROOT / "examples" / "01_host_health.py"), run_name="__main__"),
+        lambda: reset.main(["--help"]),
+        *(partial(runpy.run_path, str(path), run_name="__main__") for path in sorted((ROOT / "examples").glob("*.py"))),
     ]
     for call in calls:
         with pytest.raises(SystemExit):

@@ -43,9 +43,9 @@ def test_a_working_order_may_fill_or_end_before_it_is_acknowledged(state: OrderS
 
 
 def test_only_what_was_not_accepted_can_be_rejected() -> None:
-    assert follow("1", OrderState.NEW, OrderState.REJECTED) is OrderState.REJECTED
-    assert follow("1", OrderState.PENDING, OrderState.REJECTED) is OrderState.REJECTED
-    for state in (OrderState.ACCEPTED, OrderState.PARTLY_FILLED, OrderState.CANCEL_PENDING):
+    for state in (OrderState.NEW, OrderState.PENDING, OrderState.CANCEL_PENDING):  # its cancel may be sent before
+        assert follow("1", state, OrderState.REJECTED) is OrderState.REJECTED
+    for state in (OrderState.ACCEPTED, OrderState.PARTLY_FILLED):
         with pytest.raises(TransitionError):
             follow("1", state, OrderState.REJECTED)
 
