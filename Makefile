@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help backtest test test-all setup check format bench clean
+.PHONY: help backtest test test-slow test-all setup check format bench bench-orders bench-peers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -18,6 +18,9 @@ backtest: $(READY) ## replay two years of hourly BTC-USD through the graph; repo
 
 test: $(DEV_READY) ## run the test suite, without the slow tests
 	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(DEV_READY) ## run the slow tests: thousands of random markets against a second matching engine
+	@$(BIN)/python -m pytest -q -m slow
 
 test-all: $(DEV_READY) ## run every test
 	@$(BIN)/python -m pytest -q
@@ -37,6 +40,12 @@ format: $(DEV_READY) ## put the code into house style
 bench: $(DEV_READY) ## measure speed and memory; writes benchmarks/results/
 	@$(BIN)/python benchmarks/backtest_speed.py
 	@$(BIN)/python benchmarks/replay_memory.py
+
+bench-orders: $(DEV_READY) ## cost against the number of orders, with a plot; writes benchmarks/results/
+	@$(BIN)/python benchmarks/orders_linear.py
+
+bench-peers: $(DEV_READY) ## run the same work in backtesting.py and nautilus_trader; installs them beside the benchmark
+	@$(BIN)/python benchmarks/peers/run.py
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -242,11 +242,10 @@ class TapeMatcher:
         limit, buys = known(order.limit), order.sign > 0
         own = self.bids if buys else self.asks
         best, level = own.best, own.at(limit)
+        ahead = best is not None and (limit > best.ticks.down if buys else limit < best.ticks.up)
         if level is not None:
             order.queue = min(order.queue, level.size)
-        elif best is not None and (limit > best.ticks.down if buys else limit < best.ticks.up):
-            order.queue = 0.0
-        elif Near(limit, limit) in self._named[not buys]:
+        elif ahead or Near(limit, limit) in self._named[not buys]:  # better than all others, or deleted just now
             order.queue = 0.0
 
     def _shorten_queues(self) -> None:

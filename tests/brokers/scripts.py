@@ -60,7 +60,7 @@ trades = st.tuples(st.just("trade"), halves, sizes, gaps)
 spreads = st.sampled_from([2, 0, 1, 2, 4, -2])
 quotes = st.tuples(st.just("quote"), halves, spreads, sizes, sizes, gaps, st.integers(0, 11))
 depths = st.tuples(st.just("depth"), halves, levels, levels, st.booleans(), gaps)
-NOTHING = st.just(("nothing",))
+NOTHING = st.just([("nothing",)])
 EVENTS = {
     "bars": st.one_of(bars),
     "trades": st.one_of(trades),
@@ -72,7 +72,7 @@ EVENTS = {
 
 back = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 50])
 signs = st.sampled_from([1, -1])
-lots = st.sampled_from([1, 2, 3, 5, 8, 12])
+lots = st.sampled_from([1, 2, 3, 5, 8, 12, 20])
 kinds = st.sampled_from(["market", "limit", "limit", "limit", "stop", "stop_limit", "touch", "trail", "trail_bps"])
 forces = st.sampled_from(["gtc", "gtc", "gtc", "gtd", "ioc", "fok"])
 
@@ -96,7 +96,7 @@ def orders(draw: Any, child: bool = False) -> dict[str, Any]:
         terms["expires"] = draw(st.integers(1, 6))  # seconds after its arrival
     if kind == "limit" and not terms["immediate"]:
         terms["post_only"] = draw(rarely)
-    terms["reduce_only"] = draw(st.integers(0, 3)) == 3 if child else draw(rarely)
+    terms["reduce_only"] = draw(st.integers(0, 3 if child else 7)) == 3
     return terms
 
 
@@ -115,8 +115,8 @@ def brackets(draw: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 @st.composite
 def messages(draw: Any) -> tuple[Any, ...]:
     """What a strategy sends in one breath: orders as (terms, {link: how many orders back}), or a cancel."""
-    kinds = ["order", "order", "order", "bracket", "bracket", "pair", "link", "replace", "cancel"]
-    what, wait = draw(st.sampled_from(kinds)), draw(gaps)
+    whats = ["order", "order", "order", "bracket", "bracket", "pair", "link", "replace", "cancel"]
+    what, wait = draw(st.sampled_from(whats)), draw(gaps)
     if what == "cancel":
         return ("cancel", draw(back), wait)
     first = draw(orders())
@@ -138,8 +138,22 @@ def messages(draw: Any) -> tuple[Any, ...]:
 
 
 @st.composite
+def episodes(draw: Any, event: Any) -> list[tuple[Any, ...]]:
+    """What is rare among independent steps: an order that has filled in part is replaced, cancelled or closed."""
+    entry = draw(orders()) | {"lots": draw(st.sampled_from([5, 12, 20])), "immediate": False, "whole": False}
+    start = [("send", [(entry, {})], 1, False), draw(event)]
+    what = draw(st.sampled_from(["replace", "cancel", "close"]))
+    if what == "replace":
+        return [*start, ("send", [(draw(orders()) | {"sign": entry["sign"]}, {"replaces": 0})], 0, False)]
+    if what == "cancel":
+        return [*start, ("cancel", 0, 0), draw(event), draw(event)]
+    close = draw(orders()) | {"sign": -entry["sign"], "lots": 20, "reduce_only": True}
+    return [*start, ("send", [(close, {})], 0, False), draw(event)]
+
+
+@st.composite
 def scripts(draw: Any, market: str) -> Script:
-    event, message = EVENTS[market], messages()
+    event, message = EVENTS[market].map(lambda step: [step]), messages().map(lambda step: [step])
     instrument = Instrument(
         symbol="A",
         tick=draw(st.sampled_from(["1", "0.25", "0.01"])),
@@ -156,14 +170,15 @@ def scripts(draw: Any, market: str) -> Script:
         "slippage_bps": draw(st.sampled_from([0.0, 1.0, 110.0])),
         "impact_bps": draw(st.sampled_from([0.0, 300.0])),
         "spread_bps": draw(st.sampled_from([0.0, 10.0, 150.0])),
-        "participation_max": draw(st.sampled_from([None, None, None, 0.1, 0.29, 0.5, 1.0])),
+        "participation_max": draw(st.sampled_from([None, None, 0.1, 0.29, 0.5, 1.0])),
         "queue": market in ("quotes", "depth") and draw(st.booleans()),
     }
     latency = draw(st.sampled_from([1, 1, 1_000, 2_500]))
     quoted = market in ("quotes", "depth") and draw(st.booleans())
     lower = draw(st.sampled_from([0, 0, 94]))  # to prices of a tick, where nothing is cheaper
     # A step that does nothing comes first: what cannot be left out of a list can become that.
-    steps = draw(st.lists(st.one_of(NOTHING, message, event, message, event, event), min_size=24, max_size=48))
+    kinds = st.one_of(NOTHING, message, event, message, event, event, episodes(EVENTS[market]))
+    steps = [step for part in draw(st.lists(kinds, min_size=20, max_size=36)) for step in part]
     return Script(market, instrument, model, timedelta(milliseconds=latency), lower, quoted, steps)
 
 
