@@ -86,27 +86,46 @@ class BarMatcher:
         self._latest = open_time + _SETTLE
         self._raw = open_, high, low, close
         self._read = False
-        self._enter_all()
-        turns = self._turns
-        if turns:
+        self._volume = volume_lots
+        alone = self._alone()
+        if alone is None:
+            self._enter_all()
+        if alone is not None or self._turns:
             if not 0.0 < open_ < math.inf:
                 raise ValueError(f"want a bar that opens at a finite positive price, was {open_} at {open_time}")
             orders.room = self._model.bar_lots(volume_lots)
-            self._volume = volume_lots
-            self._next = 0
-            turns.sort()
-            while self._next < len(turns):
-                phase, _, order = turns[self._next]
-                self._next += 1
-                if order.lots > order.asleep:
-                    self._turn(order, phase)
-                    if orders.stirred:
-                        self._wake(order, phase)
-                else:  # its group has left it nothing to fill; if its parent wakes more, its turn is still to come
-                    order.turns ^= 1 << phase
-            self._leave_all()
+        if alone is not None:
+            self._take(alone, open_)
+            alone.seen = True
+        elif self._turns:
+            self._match_all()
         if orders.expiries:
             orders.expire(now)
+
+    def _alone(self) -> Order | None:
+        """The only order there is, where it takes the open: a bar is seldom more than that."""
+        working = self._orders.orders
+        if len(working) == 1:
+            (order,) = working.values()
+            if order.kind is MARKET and not order.touch and not order.asleep and order.sent <= self._latest:
+                return order
+        return None
+
+    def _match_all(self) -> None:
+        """Give every order its turns."""
+        orders, turns = self._orders, self._turns
+        self._next = 0
+        turns.sort()
+        while self._next < len(turns):
+            phase, _, order = turns[self._next]
+            self._next += 1
+            if order.lots > order.asleep:
+                self._turn(order, phase)
+                if orders.stirred:
+                    self._wake(order, phase)
+            else:  # its group has left it nothing to fill; if its parent wakes more, its turn is still to come
+                order.turns ^= 1 << phase
+        self._leave_all()
 
     # --- who takes part
 

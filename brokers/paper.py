@@ -22,8 +22,8 @@ from csp import ts
 from brokers.costs import FillModel
 from brokers.events import Answers, CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderUpdate
 from brokers.ledger import Contract
-from brokers.matching import Book, Order, Report
-from brokers.orders import WorkingOrder
+from brokers.matching import Book, Execution, Order, Report
+from brokers.orders import ENDED, WorkingOrder
 from brokers.terms import Translator
 from feeds.events import Bar, Depth, Quote, Side, Trade
 from feeds.instruments import Instrument
@@ -82,7 +82,7 @@ class Wire:
 class Desk:
     """One symbol at the venue: requests in, updates and fills out."""
 
-    __slots__ = ("_contract", "_fill", "_orders", "_symbol", "_translator", "book", "fills", "updates")
+    __slots__ = ("_contract", "_orders", "_symbol", "_translator", "book", "fills", "updates")
 
     def __init__(self, instrument: Instrument, model: FillModel, *, bars: bool, quoted: bool) -> None:
         self._symbol = instrument.symbol
@@ -110,23 +110,24 @@ class Desk:
 
     def tell(self, reports: list[Report]) -> None:
         """Turn what the book reports into updates and fills, each checked by the state machine."""
-        for report in reports:
-            order_id, execution = report.order.order_id, report.execution
-            code, reason = report.code, report.reason
+        for order, what, execution, code, reason, market_time, lots in reports:
+            order_id = order.order_id
             working = self._orders[order_id]
             if execution is not None:
+                assert market_time is not None
                 working.filled(execution.lots)
-                self.fills.append(self._execution(report))
-            elif report.what == "reduced":
-                working.cut(working.open_lots - report.lots)
-            elif report.what == "triggered":
+                self.fills.append(self._fill(order, execution, market_time))
+            elif what == "reduced":
+                working.cut(working.open_lots - lots)
+            elif what == "triggered":
                 code, reason = "triggered", "the market has reached its trigger"
             else:
-                working.to(_STATES[report.what])
-            if working.ended:
+                working.to(_STATES[what])
+            state = working.state
+            if state in ENDED:
                 del self._orders[order_id]
-            left = 0 if working.state is _REJECTED else working.open_lots
-            self._update(order_id, working.state, left, code, reason)
+            left = 0 if state is _REJECTED else working.open_lots
+            self._update(order_id, state, left, code, reason)
 
     def _update(self, order_id: str, state: OrderState, lots: int, code: str, reason: str) -> None:
         left = self._contract.lots.value(lots)
@@ -134,24 +135,23 @@ class Desk:
             OrderUpdate(order_id=order_id, symbol=self._symbol, state=state, remaining=left, code=code, reason=reason)
         )
 
-    def _execution(self, report: Report) -> Fill:
-        order, execution, contract = report.order, report.execution, self._contract
-        assert execution is not None
-        assert report.market_time is not None
+    def _fill(self, order: Order, execution: Execution, market_time: datetime) -> Fill:
+        contract = self._contract
+        lots, ticks, maker, market, half_spread = execution
         fee, base_units = self.book.fee(order, execution)
         return Fill(
-            market_time=report.market_time,
+            market_time=market_time,
             symbol=self._symbol,
             side=_BUY if order.sign > 0 else _SELL,
-            quantity=contract.lots.value(execution.lots),
-            price=contract.ticks.value(execution.ticks),
-            fee=contract.money(fee),
+            quantity=contract.lots.value(lots),
+            price=contract.ticks.value(ticks),
+            fee=contract.denomination.amount(fee),
             order_id=order.order_id,
-            liquidity=_MAKER if execution.maker else _TAKER,
+            liquidity=_MAKER if maker else _TAKER,
             base_fee=contract.units.value(base_units) if base_units else 0.0,
             decision_price=order.decision,
-            market_price=execution.market,
-            half_spread=execution.half_spread,
+            market_price=market,
+            half_spread=half_spread,
         )
 
 

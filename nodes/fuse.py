@@ -83,12 +83,13 @@ def check_signal(signal: Signal, symbol: str, now: datetime) -> None:
     Raises:
         ValueError: no source, another symbol, score, confidence or horizon out of range, or from the future.
     """
-    if not signal.source:
+    source = signal.source
+    if not source:
         raise ValueError(f"a signal about {symbol} must name its source, was '' at {now}")
     if signal.symbol != symbol:
-        raise ValueError(f"signal of {signal.source} must be about {symbol}, was about {signal.symbol} at {now}")
+        raise ValueError(f"signal of {source} must be about {symbol}, was about {signal.symbol} at {now}")
     if not -1.0 <= signal.score <= 1.0 or not 0.0 <= signal.confidence <= 1.0:
-        wanted = f"score and confidence of {signal.source} must lie in [-1, 1] and [0, 1]"
+        wanted = f"score and confidence of {source} must lie in [-1, 1] and [0, 1]"
         raise ValueError(f"{wanted}, were {signal.score} and {signal.confidence} at {now}")
     if not 0.0 < signal.horizon_s < math.inf:
         raise ValueError(f"horizon_s of {signal.source} must be positive and finite, was {signal.horizon_s} at {now}")
@@ -135,14 +136,17 @@ def combine(
     for source, signal in latest.items():
         share = source_weight(source, config)
         possible += share
-        age_s = (now - signal.asof).total_seconds()
-        weight = share * signal.confidence * math.exp(-age_s / signal.horizon_s)
-        weight *= state_factor(signal, state, config)
-        if weight > 0.0 and (asof is None or signal.asof > asof):
-            asof = signal.asof
+        said, horizon_s = signal.asof, signal.horizon_s
+        weight = share * signal.confidence
+        if said != now:
+            weight *= math.exp(-(now - said).total_seconds() / horizon_s)
+        if state is not None:
+            weight *= state_factor(signal, state, config)
+        if weight > 0.0 and (asof is None or said > asof):
+            asof = said
         total += weight
         score += weight * signal.score
-        horizon += weight * signal.horizon_s
+        horizon += weight * horizon_s
     if total < _NOTHING or asof is None:
         return 0.0, 0.0, max(s.horizon_s for s in latest.values()), max(s.asof for s in latest.values())
     score /= total

@@ -12,7 +12,6 @@ from nodes.events import PositionUpdate, RiskAction, RiskActionKind
 
 _STOP, _REDUCE, _HALT = RiskActionKind.EMERGENCY_STOP, RiskActionKind.REDUCE_POSITIONS, RiskActionKind.HALT_SYMBOL
 _DAY = timedelta(days=1)
-_BEFORE_ALL = datetime.min  # noqa: DTZ901 - naive UTC, as all times here
 _WORSE = 1.05
 _FLAT = 1.0 - 1e-6  # of a lot: what is less cannot be traded away
 
@@ -116,37 +115,44 @@ def symbol_loss(
     Ticks:
         HALT_SYMBOL until the next UTC midnight, once a day.
     """
+    with csp.alarms():
+        a_day_over = csp.alarm(bool)
     with csp.state():
         s_multiplier = float(instrument.multiplier)
         s_spent = 0.0  # what was paid for what is held, less what was realised; price times units
         s_profit = 0.0  # since the start of the run
         s_before = 0.0  # of it, what came before this day
         s_equity = s_start = 0.0  # at the last change, at the start of the day
-        s_day_end = _BEFORE_ALL
-        s_halted = False
+        s_most = 0.0  # that may be lost; infinite once the symbol is halted for the day
+        s_known = False
+        s_day_over = True  # the next change starts a day
     with csp.start():
         csp.make_passive(equity)
         csp.make_passive(close)
         csp.make_passive(unit_value)
 
+    if csp.ticked(a_day_over):
+        s_day_over = True
     if csp.ticked(position):
         s_spent = position.quantity * position.average_price - (position.realised - position.fees) / s_multiplier
-    if csp.valid(equity, value, close) and close > 0.0:
-        now = csp.now()
-        if now > s_day_end:
-            s_day_end = next_midnight(now - SETTLE) + SETTLE
-            s_before, s_start, s_halted = s_profit, s_equity or equity, False
+    s_known = s_known or csp.valid(equity, value, close)
+    if s_known and csp.ticked(position, value) and close > 0.0:
+        if s_day_over:
+            s_day_over = False
+            s_before, s_start = s_profit, s_equity or equity
+            s_most = loss_max * s_start if s_start > 0.0 else math.inf
+            csp.schedule_alarm(a_day_over, next_midnight(csp.now() - SETTLE) + 2 * SETTLE, True)
         s_equity = equity
         s_profit = value - s_spent * (unit_value / close)
-        if s_before - s_profit > loss_max * s_start > 0.0 and not s_halted:
-            s_halted = True
+        if s_before - s_profit > s_most:
+            s_most = math.inf
             return RiskAction(
                 kind=_HALT,
                 code="symbol_loss",
                 value=(s_before - s_profit) / s_start,
                 limit=loss_max,
                 symbol=instrument.symbol,
-                until=next_midnight(now),
+                until=next_midnight(csp.now()),
             )
 
 

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections import deque
 from collections.abc import Sequence
 from functools import reduce
 
@@ -20,6 +21,7 @@ _WORSE = 1.05
 _TAIL = 0.05  # the worst twentieth
 _NORMAL_QUANTILE = 1.6448536269514722  # of a standard normal variable at 95 %
 _DECAY = 0.94  # of the weight of a squared return from step to step; RiskMetrics, for daily returns
+_HAIR = 1.0 + 1e-12
 _RETURNS_MIN = 20  # 5 % of fewer is no tail
 
 
@@ -85,26 +87,30 @@ def largest_return(price: ts[float], window: int) -> ts[float]:
         When it changes.
     """
     with csp.state():
-        s_sizes = [0.0] * window
+        s_returns = deque[float](maxlen=window)
         s_largest = 0.0
-        s_largest_at = 0
+        s_leaves = 0  # the step at which it is out of the window
         s_steps = 0
         s_last = math.nan
 
-    size = abs(price / s_last - 1.0)
+    change = price / s_last - 1.0
     s_last = price
-    if not size >= 0.0:  # NaN: without two prices it did not move
-        size = 0.0
-    s_sizes[s_steps % window] = size
-    told = s_largest
-    if size >= s_largest:
-        s_largest, s_largest_at = size, s_steps
-    elif s_steps - s_largest_at >= window:  # the largest has just left
-        s_largest = max(s_sizes)
-        s_largest_at = s_steps - (s_steps - s_sizes.index(s_largest)) % window
-    s_steps += 1
-    if s_largest != told:
-        return s_largest
+    if -s_largest < change < s_largest and s_steps < s_leaves:  # nearly every step
+        s_returns.append(change)
+        s_steps += 1
+    else:
+        told = s_largest
+        size = abs(change) if change == change else 0.0  # NaN: without two prices it did not move
+        s_returns.append(size)
+        if size >= s_largest:
+            s_largest, s_leaves = size, s_steps + window
+        elif s_steps >= s_leaves:
+            sizes = list(map(abs, reversed(s_returns)))
+            s_largest = max(sizes)
+            s_leaves = s_steps + window - sizes.index(s_largest)
+        s_steps += 1
+        if s_largest != told:
+            return s_largest
 
 
 @csp.node
@@ -206,14 +212,18 @@ def tail_limits(
         pulse = settled(prices)
         steps = {symbol: csp.sample(pulse, csp.default(price, math.nan)) for symbol, price in prices.items()}
     sizes = {symbol: csp.abs(value) for symbol, value in values.items()}
-    flags = []
+    # What equity must at least be for no limit to be passed, a hair above: rounding must not hide a breach.
+    enough = []
     least = min(var_max, var_ewma_max / _NORMAL_QUANTILE, es_max)
-    if least < math.inf:
-        lost = [sizes[s] * csp.default(largest_return(step, window), 0.0) for s, step in steps.items()]
-        flags.append(reduce(operator.add, lost) > equity * least)
     if concentration_max < math.inf:
-        flags.append(reduce(csp.max, sizes.values()) > equity * concentration_max)
-    possible = reduce(csp.or_, flags)
+        enough.append(reduce(csp.max, sizes.values()) * (_HAIR / concentration_max))
+    if least < math.inf:
+        lost = [
+            sizes[symbol] * (csp.default(largest_return(price, window), 0.0) * (_HAIR / least))
+            for symbol, price in steps.items()
+        ]
+        enough.append(reduce(operator.add, lost))
+    possible = reduce(csp.max, enough) > equity
     step = csp.filter(possible, next(iter(steps.values())))
     return _tails(
         step,

@@ -54,7 +54,7 @@ class Judge(Orders):
             self.how = ("open", "stop", "inside")[phase - 1]
             (self.at_open, self.inside_stop, self.inside_limit)[phase - 1](order, bar, pool)
         for order in eligible:
-            order.seen = order.seen or self.awake(order) > 0
+            order.seen = order.seen or self.awake(order) > 0 or any(sequence == order.sequence for _, sequence in had)
         self.end_expired(now)
         return self.reports
 

@@ -72,6 +72,7 @@ EVENTS = {
 
 back = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 50])
 signs = st.sampled_from([1, -1])
+delays = st.sampled_from([0, 2, 5])  # seconds more than the latency that a cancel may take
 lots = st.sampled_from([1, 2, 3, 5, 8, 12, 20])
 kinds = st.sampled_from(["market", "limit", "limit", "limit", "stop", "stop_limit", "touch", "trail", "trail_bps"])
 forces = st.sampled_from(["gtc", "gtc", "gtc", "gtd", "ioc", "fok"])
@@ -118,7 +119,7 @@ def messages(draw: Any) -> tuple[Any, ...]:
     whats = ["order", "order", "order", "bracket", "bracket", "pair", "link", "replace", "cancel"]
     what, wait = draw(st.sampled_from(whats)), draw(gaps)
     if what == "cancel":
-        return ("cancel", draw(back), wait)
+        return ("cancel", draw(back), wait, draw(delays))
     first = draw(orders())
     if what == "order":
         group = draw(st.sampled_from(["", "", "", "g", "h"]))
@@ -146,7 +147,7 @@ def episodes(draw: Any, event: Any) -> list[tuple[Any, ...]]:
     if what == "replace":
         return [*start, ("send", [(draw(orders()) | {"sign": entry["sign"]}, {"replaces": 0})], 0, False)]
     if what == "cancel":
-        return [*start, ("cancel", 0, 0), draw(event), draw(event)]
+        return [*start, ("cancel", 0, 0, draw(delays)), draw(event), draw(event)]
     close = draw(orders()) | {"sign": -entry["sign"], "lots": 20, "reduce_only": True}
     return [*start, ("send", [(close, {})], 0, False), draw(event)]
 
@@ -240,10 +241,10 @@ class _Clock:
         ]
         self.add(1, "on_depth", *sides, snapshot, self.now)
 
-    def on_cancel(self, back: int, wait: int) -> None:
+    def on_cancel(self, back: int, wait: int, delay: int) -> None:
         self.now += wait * SECOND
         self.add(2, "cancelling", self.name(back))
-        self.add(2, "cancel", self.name(back), time=self.now + self.script.latency)
+        self.add(2, "cancel", self.name(back), time=self.now + self.script.latency + delay * SECOND)
 
     def on_send(self, sent: list[tuple[dict[str, Any], dict[str, int]]], wait: int, again: bool) -> None:
         self.now += wait * SECOND

@@ -1,12 +1,14 @@
 """The matching engine, the state machine of orders and the ledger, driven together through random markets.
 
-Four things are judged, each on bars, on trades, on quotes with trades and on depth with trades:
+Five things are judged, each on bars, on trades, on quotes with trades and on depth with trades:
 
 - the engine reports what the plainest engine that follows the same rules reports (`tests.brokers.judge`), call by call;
 - what it reports breaks none of the terms of an order: limit, quantity, volume, arrival, time in force, flags, group,
-  parent. This is checked on its own reports alone, see `Audit`;
-- money is conserved to the last quantum, and an order takes only states that may follow one another;
-- the same script gives the same bytes.
+  parent; and an order takes only states that may follow one another. This is checked on the engine's own reports, see
+  `Audit`;
+- money is conserved to the last quantum, and the ledger's profit is that of exact fractions;
+- the same script gives the same bytes;
+- the updates that the simulated venue makes of the reports tell at all times what is open.
 
 Prices lie within a few ticks of one another, so that touches, gaps and collisions are the rule. The slow tests are the
 same ones with more cases.
@@ -24,9 +26,11 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from brokers import matching
 from brokers.costs import FillModel
-from brokers.events import OrderState
+from brokers.events import NEVER, OrderRequest, OrderState, OrderType, TimeInForce
 from brokers.ledger import Ledger
-from brokers.orders import TransitionError, WorkingOrder
+from brokers.orders import ENDED, TransitionError, WorkingOrder
+from brokers.paper import Desk
+from feeds.events import Side
 from feeds.instruments import Instrument
 from tests.brokers import judge, judge_terms
 from tests.brokers.scripts import Call, Script, scripts, timeline
@@ -407,3 +411,66 @@ def test_a_replay_gives_the_same_bytes(market: str) -> None:
 @pytest.mark.parametrize("market", MARKETS)
 def test_a_replay_gives_the_same_bytes_in_many_cases(market: str) -> None:
     hammer(market, 10 * SLOWLY, a_replay_repeats)
+
+
+# The venue's desk tells what the engine does.
+
+
+def request_of(script: Script, terms: dict[str, Any]) -> OrderRequest:
+    tick, lot = Fraction(script.instrument.tick), Fraction(script.instrument.lot)
+    stop, limit, trails = "stop" in terms, "limit" in terms, "trail" in terms or "trail_bps" in terms
+    plain = OrderType.LIMIT if limit else OrderType.MARKET
+    stops = OrderType.STOP_LIMIT if limit else OrderType.STOP
+    touches = OrderType.MARKET_IF_TOUCHED if terms.get("touch") else stops
+    force = TimeInForce.FOK if terms["whole"] else TimeInForce.IOC
+    rests = TimeInForce.GTD if "expires" in terms else TimeInForce.GTC
+    return OrderRequest(
+        order_id=terms["order_id"],
+        symbol="A",
+        side=Side.BUY if terms["sign"] > 0 else Side.SELL,
+        order_type=OrderType.TRAILING_STOP if trails else touches if stop else plain,
+        quantity=float(terms["lots"] * lot),
+        limit_price=float(terms.get("limit", 0) * tick),
+        stop_price=float(terms.get("stop", 0) * tick),
+        trail=float(terms.get("trail", 0) * tick),
+        trail_bps=terms.get("trail_bps", 0.0),
+        time_in_force=force if terms["immediate"] else rests,
+        expires=terms.get("expires", NEVER),
+        post_only=terms.get("post_only", False),
+        reduce_only=terms["reduce_only"],
+        **{link: terms.get(link, "") for link in ("group", "parent", "replaces")},
+    )
+
+
+def the_desk_tells_what_is_open(script: Script) -> None:
+    bars = script.market == "bars"
+    desk = Desk(script.instrument, FillModel(**script.model), bars=bars, quoted=script.quoted)
+    plain = book_of(script)
+    lot = Fraction(script.instrument.lot)
+    open_: dict[str, float] = {}
+    for call in timeline(script):
+        executions = [report.execution for report in call.to(plain, matching.Order) if report.execution is not None]
+        if call.name == "submit":
+            terms = call.args[0]
+            desk.receive(request_of(script, terms), terms["sent"], call.time, terms["decision"])
+        else:
+            desk.tell(call.to(desk.book, matching.Order))
+        for update in desk.updates:
+            if update.code != "duplicate_order_id":
+                open_[update.order_id] = 0.0 if update.state in ENDED else update.remaining
+        assert {name: left for name, left in open_.items() if left} == {
+            name: float(order.lots * lot) for name, order in desk.book.orders.items()
+        }
+        assert [fill.quantity for fill in desk.fills] == [float(execution.lots * lot) for execution in executions]
+        desk.updates, desk.fills = [], []
+
+
+@pytest.mark.parametrize("market", MARKETS)
+def test_the_desk_tells_what_is_open(market: str) -> None:
+    hammer(market, 15, the_desk_tells_what_is_open)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("market", MARKETS)
+def test_the_desk_tells_what_is_open_in_many_cases(market: str) -> None:
+    hammer(market, 15 * SLOWLY, the_desk_tells_what_is_open)

@@ -134,7 +134,8 @@ def test_a_strategy_that_loses_too_much_rests_and_the_other_goes_on(folder: Path
 
 
 def test_an_account_in_another_currency_is_marked_at_the_last_rate(folder: Path, tmp_path: Path) -> None:
-    write(SyntheticConfig(seed=3, rows=3_000, symbol="USD/EUR", start=START, price=0.9, tick="0.00001"), tmp_path / "rate.parquet")
+    rate_of = SyntheticConfig(seed=3, rows=3_000, symbol="USD/EUR", start=START, price=0.9, tick="0.00001")
+    write(rate_of, tmp_path / "rate.parquet")
     config = tmp_path / "desk.toml"
     text = CONFIG.format(folder=folder).replace('symbol = "AAA"', 'symbol = "AAA"\ncurrency = "USD"')
     text = text.replace('name = "desk"', 'name = "desk"\ncurrency = "EUR"\nsymbols = ["AAA"]')

@@ -135,7 +135,6 @@ def position(symbol: str, quantity: float, average: float, realised: float = 0.0
 
 def losses(held: list[Any], prices: list[Any], limit: float, *, unit: float = 1.0, instrument: Instrument = A) -> Any:
     """The halts of one symbol: positions and prices at seconds; a unit is worth `unit` times the price."""
-    symbol = instrument.symbol
 
     def graph() -> Any:
         close, books = at(*prices), at(*held)
