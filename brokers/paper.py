@@ -103,9 +103,9 @@ class Desk:
         if reports[0].code == "duplicate_order_id":  # the order that has this id goes on as it is
             self._update(request.order_id, _REJECTED, 0, reports[0].code, reports[0].reason)
             return
-        # What a replacement has open is less than it asked for, where the order that it replaces was filled in part.
-        lots = reports[-1].lots or order.lots
-        self._orders[request.order_id] = WorkingOrder(request.order_id, lots, _PENDING)
+        # As much as was accepted: a replacement has less open than it asked for, where the replaced order was filled.
+        lots = next((r.lots for r in reports if r.what == "accepted" and r.order is order), 0)
+        self._orders[request.order_id] = WorkingOrder(request.order_id, max(1, lots), _PENDING)  # refused: of no lots
         self.tell(reports)
 
     def tell(self, reports: list[Report]) -> None:
@@ -180,7 +180,8 @@ def _venue(
         s_lots_per_unit = float(1 / Contract(instrument).lots.step)
         s_per_level = np.array([1.0, s_lots_per_unit])  # of (price, size)
         s_awake = False
-        s_expiry: datetime | None = None  # the time a_expiry is set for
+        s_expiry: datetime | None = None  # the time that a_expiry is set for
+        s_timer: object | None = None  # its handle
     with csp.start():
         csp.make_passive(bar)
         csp.make_passive(trade)
@@ -201,7 +202,7 @@ def _venue(
         csp.schedule_alarm(a_message, s_wire.arrival(csp.now()), (cancel, csp.now(), 0.0))
 
     if csp.ticked(a_expiry):  # an order does not take part in what happens at the end of its time
-        s_expiry = None
+        s_expiry = s_timer = None
         s_desk.tell(s_book.expire(csp.now()))
     if csp.ticked(depth):  # never asleep: the book is made of every change
         bids, asks = depth.bids * s_per_level, depth.asks * s_per_level
@@ -218,6 +219,9 @@ def _venue(
             s_desk.tell(s_book.on_trade(trade.price, trade.size * s_lots_per_unit, trade.event_time))
     if csp.ticked(a_message):
         request, sent, decided = a_message
+        if not s_awake and csp.valid(quote):  # what is shown, which it slept through
+            sizes = quote.bid_size * s_lots_per_unit, quote.ask_size * s_lots_per_unit
+            s_desk.tell(s_book.on_quote(quote.bid, quote.ask, *sizes, quote.event_time))
         if isinstance(request, OrderRequest):
             s_desk.receive(request, sent, csp.now(), decided)
         else:
@@ -230,9 +234,11 @@ def _venue(
         csp.output(fill=s_desk.fills)
         s_desk.fills = []
     expiry = s_book.next_expiry
-    if expiry is not None and (s_expiry is None or expiry < s_expiry):
+    if expiry != s_expiry:  # one alarm at a time, however many orders come and go
+        if s_timer is not None:
+            csp.cancel_alarm(a_expiry, s_timer)
         s_expiry = expiry
-        csp.schedule_alarm(a_expiry, expiry, True)
+        s_timer = None if expiry is None else csp.schedule_alarm(a_expiry, expiry, True)
     if s_awake == s_book.idle:
         s_awake = not s_awake
         if s_awake:

@@ -20,7 +20,7 @@ class Instrument:
     tick: str = "0.00000001"  # quote currency
     lot: str = "0.00000001"  # base units or contracts
     multiplier: str = "1"  # quote currency per point and unit; 50 for the E-mini S&P 500
-    currency: str = "USD"  # of prices, fees and the account; one for all instruments
+    currency: str = "USD"  # of prices and fees
     currency_unit: str = "0.01"  # fees are rounded to it
     maker_bps: float = 0.0  # of notional
     taker_bps: float = 0.0  # of notional

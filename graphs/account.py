@@ -41,6 +41,11 @@ class Account:
             csp.feedback(float),
         )
         self.closes: dict[str, ts[float]] = {symbol: feeds.bars[symbol].close for symbol in symbols}
+        rates = feeds.rates
+        self.prices: dict[str, ts[float]] = {  # the same in the currency of the account
+            i.symbol: self.closes[i.symbol] * rates[i.currency] if i.currency in rates else self.closes[i.symbol]
+            for i in config.instruments
+        }
         self.fills: dict[str, ts[Fill]] = by_symbol(self._fill.out(), symbols)
         self.unfilled: dict[str, ts[OrderUpdate]] = by_symbol(self._unfilled.out(), symbols)  # cuts and ends
         self.positions: dict[str, ts[PositionUpdate]] = by_symbol(self._position.out(), symbols)

@@ -83,7 +83,7 @@ class AccountConfig:
 
     instruments: tuple[Instrument, ...]
     initial_cash: float = 100_000.0  # account currency
-    currency: str = ""  # of the account; "": that of the first instrument
+    currency: str = ""  # of the account; "": that of the instruments, which then have one
     cost_basis: str = "average"
     risk: RiskConfig = field(default_factory=RiskConfig)
 
@@ -112,7 +112,7 @@ class BacktestConfig:
     start: datetime | None = None  # UTC unless it carries an offset; None: the first event
     end: datetime | None = None  # as `start`, inclusive; None: the last event
     initial_cash: float = 100_000.0  # account currency, a multiple of its unit
-    currency: str = ""  # of the account; "": that of the instruments
+    currency: str = ""  # of the account; "": that of the instruments, which then have one
     cost_basis: str = "average"  # of realised profit: average or fifo
     journal: str = ""  # file that keeps an emergency stop until a person resets it; "": a stop ends with the run
     bar: str = "1m"  # length of the bars that are built from trades

@@ -219,7 +219,7 @@ def _targets(
             volatility = annual_volatility(close, sizing.volatility_window)
         elif sizing.mode == "kelly":
             kelly = kelly_fraction(fused, close, sizing.kelly_window)
-        targets[symbol] = target_position(fused, close, equity, volatility, kelly, instrument, sizing)
+        targets[symbol] = target_position(fused, account.prices[symbol], equity, volatility, kelly, instrument, sizing)
     return targets
 
 

@@ -32,26 +32,28 @@ class Books:
     dividend: ts[CashFlow]  # what corporate actions paid, quote currency of the symbol
 
 
-def _told(contract: Contract, position: Position) -> PositionUpdate:
+def _told(position: Position) -> PositionUpdate:
+    contract = position.contract
+    amount = contract.denomination.amount
     return PositionUpdate(
         symbol=contract.instrument.symbol,
         quantity=contract.units.value(position.units),
         average_price=contract.average_price(position),
-        realised=contract.money(position.realised),
-        fees=contract.money(position.fees),
+        realised=amount(position.realised),
+        fees=amount(position.fees),
     )
 
 
-def _book_fill(ledger: Ledger, fill: Fill) -> Contract:
-    """Book a fill; return the contract it was of."""
-    contract = ledger.contracts[fill.symbol]
+def _book_fill(ledger: Ledger, fill: Fill) -> Position:
+    """Book a fill; return the position after it."""
+    symbol = fill.symbol
+    contract = ledger.contracts[symbol]
     lots = contract.lots.exact(fill.quantity)
     if fill.side is _SELL:
         lots = -lots
     fee = contract.denomination.quanta(fill.fee)
     base_fee = contract.units.exact(fill.base_fee) if fill.base_fee else 0
-    ledger.book(fill.symbol, lots, contract.ticks.exact(fill.price), fee, base_fee)
-    return contract
+    return ledger.book(symbol, lots, contract.ticks.exact(fill.price), fee, base_fee)
 
 
 def _book_flow(ledger: Ledger, flow: CashFlow) -> Contract:
@@ -124,14 +126,14 @@ def book(
         csp.make_passive(marks)
         csp.schedule_alarm(a_start, timedelta(), True)
 
-    moved = currencies if csp.ticked(a_start) else []
+    moved = [*currencies] if csp.ticked(a_start) else []
     told = {}
     if csp.ticked(fill):
-        contract = _book_fill(s_ledger, fill)
-        moved = [*moved, contract.currency]
-        told[fill.symbol] = _told(contract, s_ledger.positions[fill.symbol])
+        position = _book_fill(s_ledger, fill)
+        moved.append(position.contract.currency)
+        told[fill.symbol] = _told(position)
     if csp.ticked(flow):
-        moved = [*moved, _book_flow(s_ledger, flow).currency]
+        moved.append(_book_flow(s_ledger, flow).currency)
     if csp.ticked(corporate) and corporate.symbol in s_ledger.contracts:
         symbol = corporate.symbol
         contract, held = s_ledger.contracts[symbol], s_ledger.positions[symbol].units
@@ -140,9 +142,9 @@ def book(
         if paid:
             csp.output(dividend=CashFlow(symbol=symbol, amount=paid, kind="dividend"))
         if s_ledger.cash[contract.currency] != had:
-            moved = [*moved, contract.currency]
+            moved.append(contract.currency)
         if held and corporate.split != "1":
-            told[symbol] = _told(contract, s_ledger.positions[symbol])
+            told[symbol] = _told(s_ledger.positions[symbol])
     if moved:
         csp.output(cash={name: s_ledger.money(s_ledger.cash[name], name) for name in moved})
     if told:

@@ -174,8 +174,8 @@ def target_position(
 
     Args:
         signal: the final opinion.
-        close: last price, quote currency; passive.
-        equity: account value, quote currency; passive.
+        close: last price, currency of the account; passive.
+        equity: account value, the same currency; passive.
         volatility: annualised fraction; passive, read in mode `volatility` only.
         kelly: full Kelly fraction from 0; passive, read in mode `kelly` only.
 

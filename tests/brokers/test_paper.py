@@ -294,6 +294,56 @@ def test_a_cancel_never_overtakes_the_order_it_is_for() -> None:
     assert states(out) == [(key, state, "") for key in ("1", "2") for state in ("ACCEPTED", "CANCELLED")]
 
 
+def test_a_replacement_of_what_has_filled_meanwhile_is_refused_and_the_venue_goes_on() -> None:
+    # 4 of 10 fill; a replacement of 4 in all has nothing left to buy, one of 6 has 2.
+    cap = PaperConfig(fills=FillModel(slippage_bps=0.0, participation_max=1.0))
+    first = order("1", Side.BUY, 10.0, limit=50.0)
+    small = special("2", Side.BUY, 4.0, OrderType.LIMIT, limit_price=50.0, replaces="1")
+    trades = [trade(2.0, 49.0, 4.0), trade(10.0, 49.0, 4.0)]
+    out = venue([(1.0, first), (3.0, small)], trades={"A": trades}, config=cap)
+    assert states(out)[-1] == ("2", "REJECTED", "nothing_left")
+    assert sum(f.quantity for f in values(out["fill"])) == 4.0
+
+    six = special("2", Side.BUY, 6.0, OrderType.LIMIT, limit_price=50.0, replaces="1")
+    out = venue([(1.0, first), (3.0, six)], trades={"A": trades}, config=cap)
+    assert [(u.order_id, u.state.name, u.remaining) for u in values(out["update"])][-2:] == [
+        ("2", "ACCEPTED", 2.0),
+        ("2", "FILLED", 0.0),
+    ]
+    assert sum(f.quantity for f in values(out["fill"])) == 6.0
+
+
+def test_who_comes_late_to_a_group_or_a_parent_gets_what_is_left_of_it() -> None:
+    # `a` fills 4: of the group nothing is left for 4 more, and 6 for 10. The parent filled 4 and expired.
+    cap = PaperConfig(fills=FillModel(slippage_bps=0.0, participation_max=1.0))
+    a = special("a", Side.BUY, 4.0, OrderType.LIMIT, limit_price=50.0, group="g")
+    ended = T0 + timedelta(seconds=2.5)
+    parent = special(
+        "p", Side.BUY, 9.0, OrderType.LIMIT, limit_price=50.0, time_in_force=TimeInForce.GTD, expires=ended
+    )
+    stop = special("s", Side.SELL, 9.0, OrderType.STOP, stop_price=40.0, parent="p")
+    for late, state, left in ((4.0, OrderState.CANCELLED, 4.0), (10.0, OrderState.ACCEPTED, 6.0)):
+        b = special("b", Side.BUY, late, OrderType.LIMIT, limit_price=1.0, group="g")
+        out = venue([(1.0, a), (3.0, b)], trades={"A": [trade(2.0, 49.0, 4.0)]}, config=cap)
+        assert (values(out["update"])[-1].state, values(out["update"])[-1].remaining) == (state, left)
+    out = venue([(1.0, parent), (3.0, stop)], trades={"A": [trade(2.0, 49.0, 4.0)]}, config=cap)
+    assert (values(out["update"])[-1].order_id, values(out["update"])[-1].remaining) == ("s", 4.0)
+
+
+def test_a_post_only_order_is_judged_by_what_is_shown_when_it_arrives() -> None:
+    # Nothing rests, so the venue sleeps while the market moves from 99/100 to 199/200.
+    def shown(bid: float) -> Quote:
+        return Quote(symbol="A", event_time=T0, bid=bid, ask=bid + 1.0, bid_size=5.0, ask_size=5.0)
+
+    quotes = {"A": [(0.5, shown(99.0)), (2.0, shown(99.0)), (3.0, shown(199.0)), (6.0, shown(199.0))]}
+    first = order("1", Side.BUY, 1.0)
+    inside = special("2", Side.BUY, 1.0, OrderType.LIMIT, limit_price=150.0, post_only=True)
+    crossing = special("3", Side.BUY, 1.0, OrderType.LIMIT, limit_price=201.0, post_only=True)
+    out = venue([(1.0, first), (4.0, inside), (5.0, crossing)], quotes=quotes)
+    assert ("2", "ACCEPTED", "") in states(out)
+    assert ("3", "REJECTED", "post_only") in states(out)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 30_000), st.booleans(), st.integers(1, 5_000)), max_size=12))
 def test_every_order_fills_after_it_was_sent_and_completely(sent: list[tuple[int, bool, int]]) -> None:

@@ -154,3 +154,20 @@ def test_an_account_in_another_currency_is_marked_at_the_last_rate(folder: Path,
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["currency"] == "EUR"
     assert report["final_equity"] == equity
+
+
+def test_a_fraction_of_equity_is_one_in_any_currency(folder: Path, tmp_path: Path) -> None:
+    # 100,000 EUR at 0.9 EUR a dollar are some 111,111 USD: half of them, in AAA at some 100 USD.
+    rate_of = SyntheticConfig(
+        seed=3, rows=3_000, symbol="USD/EUR", start=START, price=0.9, tick="0.00001", volatility_year=0.0
+    )
+    write(rate_of, tmp_path / "rate.parquet")
+    config = tmp_path / "desk.toml"
+    text = CONFIG.format(folder=folder).replace('name = "desk"', 'name = "desk"\ncurrency = "EUR"\nsymbols = ["AAA"]')
+    text += f'[[feeds]]\npath = "{tmp_path}/rate.parquet"\n[[conversions]]\ncurrency = "USD"\nsymbol = "USD/EUR"\n'
+    text += '[signals]\nuse = ["technical"]\n[signals.technical]\nenabled = ["sma_cross"]\n'
+    text += '[signals.technical.sma_cross]\nconfidence = 1.0\n[sizing]\nmode = "fraction"\nfraction = 0.5\n'
+    config.write_text(text)
+    assert backtest_main(["--config", str(config), "--quiet", "--out", str(tmp_path / "out")]) == 0
+    first = rows(tmp_path / "out" / "fills.parquet")[0]
+    assert first["quantity"] * first["price"] == pytest.approx(0.5 * 100_000.0 / 0.9, rel=0.01)
