@@ -6,6 +6,7 @@ It knows no market: a matcher files the orders, decides what fills and calls `fi
 from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from fractions import Fraction
 from heapq import heapify, heappop, heappush
 
 from brokers.shelves import Shelves
@@ -15,6 +16,7 @@ _REMEMBERED = 4096  # ended orders, and groups without a working order
 _MANY = 64  # expiries of ended orders, before it is worth cleaning
 
 Refusal = tuple[str, str]  # a stable code and a sentence
+SPLIT: Refusal = ("split", "a split has changed what its quantity and prices mean")
 
 
 def _kind(order: Order) -> Kind:
@@ -123,6 +125,19 @@ class Orders:
         if order is not None:
             self.end(order, "cancelled")
         return self.reports
+
+    def split(self, ratio: Fraction) -> list[Report]:
+        """Each unit has become `ratio` units: end every order, as its quantity and prices are of the old ones.
+
+        The position becomes whole lots, towards zero. Nothing wakes any more by what was filled before.
+        """
+        reports = self.reports = []
+        self.position = int(self.position * ratio)
+        self._children.clear()  # they end as everything does, not because of their parents
+        self._ended = dict.fromkeys(self._ended, 0)
+        for order in list(self.orders.values()):
+            self.end(order, "cancelled", *SPLIT)
+        return reports
 
     def expire(self, now: datetime) -> None:
         """End what expires at or before `now`, as part of the running event."""

@@ -6,6 +6,7 @@ in force, is in `brokers.lifecycle`; what it costs in `brokers.costs`.
 """
 
 from datetime import datetime
+from fractions import Fraction
 
 from brokers.bar_matching import BarMatcher
 from brokers.costs import Fees, FillModel, TakerPrices
@@ -30,7 +31,7 @@ class Book:
             limit orders alone.
     """
 
-    __slots__ = ("_bars", "_fees", "_on_bars", "_orders", "_tape")
+    __slots__ = ("_bars", "_fees", "_on_bars", "_orders", "_rules", "_tape")
 
     def __init__(self, instrument: Instrument, model: FillModel, bars: bool, quoted: bool = False) -> None:
         contract = Contract(instrument)
@@ -39,7 +40,8 @@ class Book:
         self._fees = Fees(contract)
         self._orders = Orders()
         self._bars = BarMatcher(self._orders, contract.ticks, prices, model)
-        self._tape = TapeMatcher(self._orders, contract.ticks, prices, model, quoted=quoted)
+        self._rules = contract.ticks, prices, model
+        self._tape = TapeMatcher(self._orders, *self._rules, quoted=quoted)
 
     @property
     def orders(self) -> dict[str, Order]:
@@ -81,6 +83,12 @@ class Book:
     def cancel(self, order_id: str, now: datetime) -> list[Report]:
         """End an order; nothing happens where it has ended or never was."""
         return self._orders.cancel(order_id)
+
+    def split(self, ratio: Fraction) -> list[Report]:
+        """Each unit has become `ratio` units: cancel all orders, scale the position to whole lots, towards zero, and
+        forget what quotes and depth have shown."""
+        self._tape = TapeMatcher(self._orders, *self._rules, quoted=self._tape.showing)
+        return self._orders.split(ratio)
 
     def expire(self, now: datetime) -> list[Report]:
         """End what expires at or before `now`; nothing on bars."""

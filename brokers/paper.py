@@ -20,14 +20,25 @@ import numpy as np
 from csp import ts
 
 from brokers.costs import FillModel
-from brokers.events import Answers, CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderUpdate
+from brokers.events import (
+    Answers,
+    CancelRequest,
+    CorporateAction,
+    Fill,
+    Liquidity,
+    OrderRequest,
+    OrderState,
+    OrderUpdate,
+)
 from brokers.ledger import Contract
+from brokers.lifecycle import SPLIT
 from brokers.matching import Book, Execution, Order, Report
 from brokers.orders import ENDED, WorkingOrder
 from brokers.terms import Translator
+from brokers.units import split_ratio
 from feeds.events import Bar, Depth, Quote, Side, Trade
 from feeds.instruments import Instrument
-from feeds.streams import by_symbol, together
+from feeds.streams import SETTLE, by_symbol, together
 
 # Bound once: looking a member up on its class costs more than comparing it.
 _BUY, _SELL = Side.BUY, Side.SELL
@@ -108,6 +119,9 @@ class Desk:
         self._orders[request.order_id] = WorkingOrder(request.order_id, max(1, lots), _PENDING)  # refused: of no lots
         self.tell(reports)
 
+    def refuse(self, request: OrderRequest, code: str, reason: str) -> None:
+        self._update(request.order_id, _REJECTED, 0, code, reason)
+
     def tell(self, reports: list[Report]) -> None:
         """Turn what the book reports into updates and fills, each checked by the state machine."""
         for order, what, execution, code, reason, market_time, lots in reports:
@@ -163,6 +177,7 @@ def _venue(
     trade: ts[Trade],
     quote: ts[Quote],
     depth: ts[Depth],
+    corporate: ts[CorporateAction],
     instrument: Instrument,
     config: PaperConfig,
     on_bars: bool,
@@ -182,6 +197,7 @@ def _venue(
         s_awake = False
         s_expiry: datetime | None = None  # the time that a_expiry is set for
         s_timer: object | None = None  # its handle
+        s_split = csp.now()  # what was sent before is of the units before the last split
     with csp.start():
         csp.make_passive(bar)
         csp.make_passive(trade)
@@ -200,6 +216,11 @@ def _venue(
         csp.schedule_alarm(a_message, s_wire.arrival(csp.now()), (order, csp.now(), decision))
     if csp.ticked(cancel):
         csp.schedule_alarm(a_message, s_wire.arrival(csp.now()), (cancel, csp.now(), 0.0))
+    if csp.ticked(corporate) and corporate.symbol == instrument.symbol:
+        ratio = split_ratio(corporate.split)
+        if ratio != 1:
+            s_split = csp.now()
+            s_desk.tell(s_book.split(ratio))
 
     if csp.ticked(a_expiry):  # an order does not take part in what happens at the end of its time
         s_expiry = s_timer = None
@@ -219,13 +240,16 @@ def _venue(
             s_desk.tell(s_book.on_trade(trade.price, trade.size * s_lots_per_unit, trade.event_time))
     if csp.ticked(a_message):
         request, sent, decided = a_message
-        if not s_awake and csp.valid(quote):  # what is shown, which it slept through
+        # What is shown, which it slept through; unless it is a quote of before a split.
+        if not s_awake and csp.valid(quote) and csp.time_at(quote, 0) >= s_split:
             sizes = quote.bid_size * s_lots_per_unit, quote.ask_size * s_lots_per_unit
             s_desk.tell(s_book.on_quote(quote.bid, quote.ask, *sizes, quote.event_time))
-        if isinstance(request, OrderRequest):
-            s_desk.receive(request, sent, csp.now(), decided)
-        else:
+        if not isinstance(request, OrderRequest):
             s_desk.tell(s_book.cancel(request.order_id, csp.now()))
+        elif sent < s_split:
+            s_desk.refuse(request, *SPLIT)
+        else:
+            s_desk.receive(request, sent, csp.now(), decided)
 
     if s_desk.updates:
         csp.output(update=s_desk.updates)
@@ -259,6 +283,7 @@ class Market:
     trades: dict[str, ts[Trade]] = field(default_factory=dict)
     quotes: dict[str, ts[Quote]] = field(default_factory=dict)
     depth: dict[str, ts[Depth]] = field(default_factory=dict)
+    corporate: ts[CorporateAction] | None = None  # splits, of all symbols, a microsecond before they count
 
 
 def paper_venue(
@@ -283,6 +308,7 @@ def paper_venue(
     symbols = [instrument.symbol for instrument in instruments]
     orders = by_symbol(order, symbols)
     cancels = by_symbol(cancel, symbols)
+    actions = csp.null_ts(CorporateAction) if market.corporate is None else csp.delay(market.corporate, SETTLE)
     updates, fills = [], []
     for instrument in instruments:
         symbol = instrument.symbol
@@ -296,6 +322,7 @@ def paper_venue(
             market.trades.get(symbol, csp.null_ts(Trade)),
             market.quotes.get(symbol, csp.null_ts(Quote)),
             market.depth.get(symbol, csp.null_ts(Depth)),
+            actions,
             instrument,
             config,
             not finer,

@@ -21,7 +21,8 @@ import tyro
 from csp import ts
 
 from brokers.costs import FillModel
-from brokers.events import Answers, CancelRequest, OrderRequest, OrderState, OrderType, OrderUpdate, TimeInForce
+from brokers.events import Answers, CancelRequest, OrderRequest, OrderType, OrderUpdate, TimeInForce
+from brokers.orders import ENDED
 from brokers.paper import Market, PaperConfig, paper_venue
 from feeds import replay
 from feeds.events import Bar, Side
@@ -36,7 +37,6 @@ from nodes.bars import bar_aggregator
 ES = Instrument(symbol="ES", tick="0.25", lot="1", multiplier="50", taker_bps=0.3)  # days end at UTC midnight
 MINUTE = timedelta(minutes=1)
 CASH = 1_000_000.0
-ENDED = (OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.EXPIRED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -152,6 +152,7 @@ class Account:
                 instrument,
                 self._config.risk.flatten,
                 run_id,
+                self._feeds.corporate_actions,
             )
             for instrument in self._config.instruments
         ]

@@ -187,7 +187,13 @@ def _graph(plan: Plan, options: Options, outcome: Outcome) -> None:
 
 def simulated_venue(plan: Plan, feeds: Feeds) -> Venue:
     """The paper venue, on whatever the feeds have to fill against."""
-    market = Market(bars=feeds.bars, trades=feeds.trades, quotes=feeds.quotes, depth=feeds.depth)
+    market = Market(
+        bars=feeds.bars,
+        trades=feeds.trades,
+        quotes=feeds.quotes,
+        depth=feeds.depth,
+        corporate=feeds.corporate_actions,
+    )
 
     def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Answers:
         return paper_venue(order, cancel, market, plan.trading.instruments, plan.config.broker)

@@ -10,7 +10,7 @@ import csp
 from csp import ts
 from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
-from brokers.events import Fill, OrderRequest, OrderType, OrderUpdate, TimeInForce
+from brokers.events import NEVER, Fill, OrderRequest, OrderType, OrderUpdate, TimeInForce
 from graphs.edges import AccountStreams, Streams
 from nodes.events import Alert, RiskAction, Signal, TargetPosition
 
@@ -45,7 +45,7 @@ def _order(order: OrderRequest) -> str:
 
 def _trail(order: OrderRequest) -> str:
     return (
-        f"a trailing stop {_number(order.trail)} away"
+        f"a trailing stop {_price(order.trail)} away"
         if order.trail
         else f"a trailing stop {order.trail_bps:g} bps away"
     )
@@ -53,11 +53,11 @@ def _trail(order: OrderRequest) -> str:
 
 _TERMS: dict[OrderType, Callable[[OrderRequest], str]] = {
     OrderType.MARKET: lambda order: "market",
-    OrderType.LIMIT: lambda order: f"limit {_number(order.limit_price)}",
-    OrderType.STOP: lambda order: f"stop {_number(order.stop_price)}",
-    OrderType.STOP_LIMIT: lambda order: f"stop {_number(order.stop_price)} limit {_number(order.limit_price)}",
+    OrderType.LIMIT: lambda order: f"limit {_price(order.limit_price)}",
+    OrderType.STOP: lambda order: f"stop {_price(order.stop_price)}",
+    OrderType.STOP_LIMIT: lambda order: f"stop {_price(order.stop_price)} limit {_price(order.limit_price)}",
     OrderType.TRAILING_STOP: _trail,
-    OrderType.MARKET_IF_TOUCHED: lambda order: f"market if touched {_number(order.stop_price)}",
+    OrderType.MARKET_IF_TOUCHED: lambda order: f"market if touched {_price(order.stop_price)}",
 }
 
 
@@ -80,8 +80,15 @@ def _target(target: TargetPosition) -> str:
     return f"{target.symbol} {_number(target.quantity)}"
 
 
+def _price(value: float) -> str:
+    """A price as a strategy computed it, without the noise of a float: 2464.1991, not 2464.1991000000003."""
+    return _number(float(f"{value:.12g}"))
+
+
 def _risk(action: RiskAction) -> str:
-    return f"{action.kind.name}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}"
+    whom = "".join(f" {name}" for name in (action.symbol, action.strategy) if name)
+    until = f" until {action.until}" if action.until < NEVER else ""
+    return f"{action.kind.name}{whom}{until}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}"
 
 
 def _alert(alert: Alert) -> str:

@@ -69,7 +69,7 @@ def trading_system(
     account, said = Account(feeds, config), _Said()
     alone = len(config.strategies) == 1 and not config.strategies[0].limits.active
     wire = _alone if alone else _netted
-    wanted = wire(feeds, config, account, said, plugins or {})
+    wanted = wire(feeds, config, account, said, plugins or {}, halted)
     orders = [
         generate_orders(
             wanted.targets[instrument.symbol],
@@ -108,7 +108,9 @@ class _Wanted:
     share: Callable[[AccountStreams], ts[StrategyFill]] | None = None
 
 
-def _alone(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins) -> _Wanted:
+def _alone(
+    feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins, halted: bool
+) -> _Wanted:
     """One strategy: its books are the account's."""
     (strategy,) = config.strategies
     targets = _targets(feeds, config, strategy, account, _allotted(account, strategy), said, plugins)
@@ -119,7 +121,9 @@ def _alone(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, p
     return _Wanted(targets)
 
 
-def _netted(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins) -> _Wanted:
+def _netted(
+    feeds: Feeds, config: TradingConfig, account: Account, said: _Said, plugins: Plugins, halted: bool
+) -> _Wanted:
     """Several strategies, each with books of its own: what they want of a symbol is netted before it is ordered."""
     if feeds.corporate_actions is not None:
         raise ConfigError("splits and dividends cannot be shared among strategies; use adjusted prices")
@@ -150,6 +154,7 @@ def _netted(feeds: Feeds, config: TradingConfig, account: Account, said: _Said, 
                 feeds.trades.get(i.symbol, csp.null_ts(Trade)),
                 account.action,
                 i,
+                halted,
             )
             for i in config.instruments
         ]

@@ -244,6 +244,7 @@ def allocate(
     trade: ts[Trade],
     action: ts[RiskAction],
     instrument: Instrument,
+    halted: bool = False,
 ) -> ts[list[StrategyFill]]:
     """Share the account's fills of one symbol among the strategies' books, as `Shares` does.
 
@@ -263,6 +264,7 @@ def allocate(
         net: the net target that orders are made of, after risk.
         bar, trade: the market; passive unless something waits to be crossed. One of them may never tick.
         action: what the risk monitor asks.
+        halted: an earlier stop was not reset: no target counts, so the strategies do not trade with each other either.
 
     Ticks:
         With every fill, and with every cross: what each book got of the fill, then of the cross; the strategies in
@@ -309,7 +311,7 @@ def allocate(
     if csp.ticked(action):
         if action.kind is _EMERGENCY_STOP or (action.kind is _HALT_SYMBOL and action.symbol == s_symbol):
             s_halted = action.until if s_halted is None else max(s_halted, action.until)
-    if csp.ticked(net):
+    if csp.ticked(net) and not halted:
         s_next = {name: s_desk.lots(targets[name].quantity) for name in targets.validkeys()}  # type: ignore[attr-defined]
         s_next = {name: s_next.get(name, 0) for name in shares.names}
         s_total = s_desk.lots(net.quantity)

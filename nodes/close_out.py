@@ -5,18 +5,68 @@ from datetime import datetime
 import csp
 from csp import ts
 
-from brokers.events import Fill, OrderRequest, OrderState, OrderType, OrderUpdate
-from brokers.ledger import Contract
+from brokers.events import CorporateAction, Fill, OrderRequest, OrderState, OrderType, OrderUpdate
+from brokers.orders import ENDED
+from brokers.units import split_ratio
 from feeds.events import Side
 from feeds.instruments import Instrument
+from feeds.streams import SETTLE
 from nodes.events import RiskAction, RiskActionKind
+from nodes.orders import Flight
 
 _BUY, _SELL, _MARKET = Side.BUY, Side.SELL, OrderType.MARKET
 _STOP, _HALT_SYMBOL = RiskActionKind.EMERGENCY_STOP, RiskActionKind.HALT_SYMBOL
-_CANCELLED, _EXPIRED = OrderState.CANCELLED, OrderState.EXPIRED
+_REJECTED = OrderState.REJECTED
 
 
 @csp.node
+def _close_out(
+    action: ts[RiskAction],
+    fill: ts[Fill],
+    update: ts[OrderUpdate],
+    corporate: ts[CorporateAction],
+    instrument: Instrument,
+    flatten: bool,
+    run_id: str,
+) -> ts[OrderRequest]:
+    with csp.state():
+        s_flight = Flight(instrument)  # of its own orders alone
+        s_stopped = False
+        s_until: datetime | None = None
+        s_count = 0
+
+    waits = False
+    if csp.ticked(corporate) and corporate.symbol == instrument.symbol:
+        s_flight.split(split_ratio(corporate.split))
+        waits = s_flight.coming != 0  # for the venue, which takes back what works
+    if csp.ticked(fill):
+        s_flight.filled(fill)
+    if csp.ticked(update) and update.state in ENDED:
+        lots, _ = s_flight.ended(update.order_id)
+        waits = lots != 0 and update.state is _REJECTED and update.code != "split" and not csp.ticked(fill)
+    if csp.ticked(action):
+        stop = action.kind is _STOP and flatten
+        if stop or (action.kind is _HALT_SYMBOL and action.symbol == instrument.symbol):
+            s_until = action.until if s_until is None else max(s_until, action.until)
+            waits = False
+        if stop and not s_stopped:
+            s_stopped = True
+            s_flight.forget()  # the gate takes back what works, this node's own order too
+    if s_until is not None and csp.now() < s_until and not waits:
+        lots = s_flight.missing(0)
+        if lots * s_flight.units < 0:  # more may be on its way than is left: it finds nothing to do
+            s_count += 1
+            order_id = f"{run_id}-{instrument.symbol}-close-{s_count}"
+            return OrderRequest(
+                order_id=order_id,
+                symbol=instrument.symbol,
+                side=_BUY if lots > 0 else _SELL,
+                order_type=_MARKET,
+                quantity=s_flight.sent(order_id, lots, closes=True),
+                reduce_only=True,
+            )
+
+
 def close_out(
     action: ts[RiskAction],
     fill: ts[Fill],
@@ -24,6 +74,7 @@ def close_out(
     instrument: Instrument,
     flatten: bool,
     run_id: str,
+    corporate: ts[CorporateAction] | None = None,
 ) -> ts[OrderRequest]:
     """Close the position of one symbol when risk stops the account or halts the symbol.
 
@@ -37,44 +88,16 @@ def close_out(
         update: what became of orders without a fill.
         flatten: whether an EMERGENCY_STOP closes positions at all.
         run_id: first part of the ids of its orders; the rest is the symbol, "close" and a counter.
+        corporate: splits, of all symbols; what is held counts in new units a microsecond later, as in the books.
 
     Ticks:
-        A reduce-only market order for what is held and not yet being closed. One that the gate or the venue refuses is
-        not repeated: the refusal is an alert, and a person has to look.
-    """
-    with csp.state():
-        s_lots = Contract(instrument).lots
-        s_held = 0  # lots, towards zero
-        s_closing = 0  # signed lots of the order that is on its way
-        s_order_id = ""
-        s_until: datetime | None = None
-        s_count = 0
+        A reduce-only market order for what is held, in whole lots, and not yet being closed. One that the gate or the
+        venue refuses is not repeated before the next fill or action: the refusal is an alert, and a person has to look.
+        One that a split takes back is sent again in the new units.
 
-    if csp.ticked(fill):
-        done = s_lots.down(fill.quantity - fill.base_fee)
-        done = done if fill.side is _BUY else -done
-        s_held += done
-        if fill.order_id == s_order_id:
-            s_closing -= done
-    if csp.ticked(update) and update.order_id == s_order_id and s_closing:
-        if update.state is _CANCELLED or update.state is _EXPIRED:
-            s_closing = 0  # it is sent again below, while the halt lasts
-    if csp.ticked(action):
-        stop = action.kind is _STOP and flatten
-        if stop or (action.kind is _HALT_SYMBOL and action.symbol == instrument.symbol):
-            s_until = action.until if s_until is None else max(s_until, action.until)
-            if stop:
-                s_closing = 0  # the gate takes back what works, this node's own order too
-    lots = -s_held - s_closing
-    if s_until is not None and csp.now() < s_until and lots and lots * s_held < 0:
-        s_count += 1
-        s_order_id = f"{run_id}-{instrument.symbol}-close-{s_count}"
-        s_closing += lots
-        return OrderRequest(
-            order_id=s_order_id,
-            symbol=instrument.symbol,
-            side=_BUY if lots > 0 else _SELL,
-            order_type=_MARKET,
-            quantity=s_lots.value(abs(lots)),
-            reduce_only=True,
-        )
+    Raises:
+        ValueError: a fill that is no multiple of the lot.
+    """
+    splits = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
+    orders: ts[OrderRequest] = _close_out(action, fill, update, splits, instrument, flatten, run_id)
+    return orders

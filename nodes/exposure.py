@@ -5,190 +5,50 @@ In flight is counted so that no mix of fills can surprise: all buys may fill and
 - Orders that can only fill instead of each other count once, with the largest: a group (OCO), and an order with the one
   that replaces it.
 - The child of a bracket can sell no more than its parent has bought: it counts for as much as the parent has filled.
-- A reduce-only order cannot enlarge a position: it counts for nothing.
+- A reduce-only order fills for what is held at most. It uses up what other orders of its side would have closed, so
+  those open as much more.
 - An order is worth its own price where it has one, else the last price when it was sent. One that the market has
   already reached, such as a sale with a limit below the last price, is worth at least the last price.
 """
 
 import math
-from fractions import Fraction
 
 from brokers.events import Fill, OrderRequest, OrderState, OrderType, OrderUpdate
-from brokers.orders import TransitionError, WorkingOrder
-from brokers.units import Steps
+from brokers.orders import TransitionError
 from feeds.events import Side
 from feeds.instruments import Instrument
+from nodes.in_flight import NONE, Claim, Holding, Sent, own_price
 
 # Bound once: looking a member up on its class costs more than comparing it.
 _BUY = Side.BUY
-_PENDING, _ACCEPTED = OrderState.PENDING, OrderState.ACCEPTED
-_FILLED, _CANCEL_PENDING = OrderState.FILLED, OrderState.CANCEL_PENDING
+_ACCEPTED, _FILLED, _CANCEL_PENDING = OrderState.ACCEPTED, OrderState.FILLED, OrderState.CANCEL_PENDING
 _MARKET, _LIMIT, _STOP = OrderType.MARKET, OrderType.LIMIT, OrderType.STOP
 _STOP_LIMIT, _TOUCHED = OrderType.STOP_LIMIT, OrderType.MARKET_IF_TOUCHED
 
 
-_NONE: list["Sent"] = []  # never written to
+def _asks_no_more(sent: Sent, old: Sent) -> bool:
+    """Whether an order that replaces another is the same or less, and no nearer to the market."""
+    new, was, sign = sent.request, old.request, sent.sign
+    kind = new.order_type
+    if kind is not was.order_type or sign != old.sign or old.cancelling or old.reduce_only:
+        return False
+    if sent.lots > old.open_lots or sent.lots * sent.ticks > old.open_lots * old.ticks:
+        return False
+    if (kind is _LIMIT or kind is _STOP_LIMIT) and sign * (new.limit_price - was.limit_price) > 0.0:
+        return False
+    if (kind is _STOP or kind is _STOP_LIMIT) and sign * (new.stop_price - was.stop_price) < 0.0:
+        return False
+    if kind is _TOUCHED and sign * (new.stop_price - was.stop_price) > 0.0:
+        return False
+    return new.trail == was.trail and new.trail_bps == was.trail_bps
 
 
-class Sent(WorkingOrder):
-    """An order that passed the gate. Its state is what the venue said last; that its cancel is on the way stands
-    beside it, because the venue may refuse the cancel and the order independently."""
-
-    __slots__ = (
-        "awake", "cancelling", "children", "claim", "family", "group", "parent", "quantity", "reduce_only",
-        "replaces", "returned", "sign", "symbol", "ticks",
-    )  # fmt: skip
-
-    def __init__(self, order: OrderRequest, quantity: float, sign: int, lots: int, ticks: int) -> None:
-        # Every order makes one of these, so the fields of WorkingOrder are set here.
-        self.order_id = order.order_id
-        self.lots = self.open_lots = self.awake = lots  # awake: lots that may fill now; of a child, its parent's fills
-        self.state = _PENDING
-        self.symbol = order.symbol
-        self.quantity = quantity
-        self.group = order.group
-        self.parent = order.parent
-        self.replaces = order.replaces
-        self.reduce_only = order.reduce_only
-        self.sign = sign
-        self.ticks = ticks  # what a lot is counted at
-        self.cancelling = False
-        self.claim: Claim | None = None
-        self.children = self.family = _NONE  # its own, and of a child its parent's; most orders have none
-        self.returned = 0  # lots that children which have ended took back
-
-    @property
-    def counted(self) -> int:
-        """Lots that may still change the position."""
-        return max(0, min(self.lots, self.awake) - self.lots + self.open_lots)
-
-
-class Claim:
-    """Orders that can only fill instead of each other, and what they count for together."""
-
-    __slots__ = ("buys", "buys_value", "firm_buys", "firm_sells", "key", "orders", "sells", "sells_value")
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-        self.orders: list[Sent] = []
-        self.buys = self.buys_value = self.sells = self.sells_value = self.firm_buys = self.firm_sells = 0
-
-    def recount(self) -> None:
-        self.buys = self.buys_value = self.sells = self.sells_value = self.firm_buys = self.firm_sells = 0
-        for order in self.orders:
-            lots = order.counted
-            firm = 0 if order.cancelling or order.parent else lots
-            if order.sign > 0:
-                self.buys = max(self.buys, lots)
-                self.buys_value = max(self.buys_value, lots * order.ticks)
-                self.firm_buys = max(self.firm_buys, firm)
-            else:
-                self.sells = max(self.sells, lots)
-                self.sells_value = max(self.sells_value, lots * order.ticks)
-                self.firm_sells = max(self.firm_sells, firm)
-
-
-class Holding:
-    """One symbol: what is held, and the worst of what is in flight. Lots and ticks, both whole numbers."""
-
-    __slots__ = (
-        "_base", "_base_per_lot", "_held_base", "buys", "buys_value", "firm_buys", "firm_sells", "held", "instrument",
-        "lot", "lots", "sells", "sells_value", "tick_lot", "ticks", "ticks_per_unit",
-    )  # fmt: skip
-
-    def __init__(self, instrument: Instrument) -> None:
-        self.instrument = instrument
-        self.lots = Steps(instrument.lot, f"lot of {instrument.symbol}")
-        self.ticks = Steps(instrument.tick, f"tick of {instrument.symbol}")
-        self._base = Steps(instrument.base_unit or instrument.lot, f"base unit of {instrument.symbol}")
-        self._base_per_lot = int(self.lots.step / self._base.step)
-        self._held_base = 0
-        self.lot = float(self.lots.step)
-        self.ticks_per_unit = float(1 / self.ticks.step)
-        self.tick_lot = float(self.lots.step * self.ticks.step)
-        self.held = 0  # whole lots, towards zero
-        self.buys = self.buys_value = self.sells = self.sells_value = 0  # lots, and lots × ticks
-        self.firm_buys = self.firm_sells = 0  # lots of what is meant to fill: not protective, not being cancelled
-
-    def move(self, lots: int, base_fee: float) -> None:
-        """Book signed lots; a fee in the base currency is taken out of what is held."""
-        self._held_base += lots * self._base_per_lot
-        if base_fee:
-            self._held_base -= self._base.exact(base_fee)
-        if self._base_per_lot == 1:
-            self.held = self._held_base
-        else:
-            self._settle()
-
-    def split(self, ratio: Fraction) -> None:
-        """New units for old; a part of a unit is paid out, as in the ledger."""
-        self._held_base = int(self._held_base * ratio)
-        self._settle()
-
-    def _settle(self) -> None:
-        held = abs(self._held_base) // self._base_per_lot
-        self.held = held if self._held_base > 0 else -held
-
-    def add(self, sent: Sent, lots: int) -> None:
-        """Count lots of an order that stands alone as in flight, or, negative, as no longer so."""
-        firm = 0 if sent.cancelling else lots
-        if sent.sign > 0:
-            self.buys += lots
-            self.buys_value += lots * sent.ticks
-            self.firm_buys += firm
-        else:
-            self.sells += lots
-            self.sells_value += lots * sent.ticks
-            self.firm_sells += firm
-
-    def firm(self, sent: Sent, lots: int) -> None:
-        if sent.sign > 0:
-            self.firm_buys += lots
-        else:
-            self.firm_sells += lots
-
-    @property
-    def idle(self) -> bool:
-        return not (self.held or self.buys or self.sells)
-
-    def worst(self, unit: float, last: float) -> tuple[float, float]:
-        """The signed worth of the position if every buy fills and no sale, and the other way round.
-
-        What covers costs nothing; what opens is counted at the average price of its side.
-
-        Args:
-            unit: what one unit is worth in the currency of the account.
-            last: the last price, quote currency.
-        """
-        held, worth = self.held, self.lot * unit
-        rate = self.tick_lot * unit / last  # of a tick on a lot
-        high, low = held + self.buys, held - self.sells
-        if high > 0 and self.buys:
-            most = max(held, 0) * worth + min(self.buys, high) * (self.buys_value / self.buys) * rate
-        else:
-            most = high * worth
-        if low < 0 and self.sells:
-            least = min(held, 0) * worth + max(-self.sells, low) * (self.sells_value / self.sells) * rate
-        else:
-            least = low * worth
-        return most, least
-
-
-def own_price(order: OrderRequest, last: float) -> float:
-    """The price that an order's worth is counted at; `last` is the last price, quote currency."""
-    kind = order.order_type
-    if kind is _MARKET:
-        return last
-    buys = order.side is _BUY
-    if kind is _LIMIT:
-        return order.limit_price if buys else max(order.limit_price, last)
-    if kind is _STOP:
-        return max(order.stop_price, last) if buys else order.stop_price
-    if kind is _STOP_LIMIT:
-        return order.limit_price if buys else max(order.limit_price, order.stop_price)
-    if kind is _TOUCHED:
-        return order.stop_price if buys else max(order.stop_price, last)
-    return last  # a trailing stop
+def _instead(old: Sent, sign: int) -> int:
+    """Lots meant to fill on a side that a replacement of `old` could only fill instead of."""
+    claim = old.claim
+    if claim is not None:
+        return claim.firm_buys if sign > 0 else claim.firm_sells
+    return 0 if old.cancelling or old.reduce_only or old.sign != sign else old.open_lots
 
 
 class Exposure:
@@ -210,65 +70,80 @@ class Exposure:
         holding = self.holdings[order.symbol]
         quantity = order.quantity
         lots = holding.lots.down(quantity)
-        price = last if order.order_type is _MARKET else own_price(order, last)
-        sent = Sent(order, quantity, 1 if order.side is _BUY else -1, lots, round(price * holding.ticks_per_unit))
-        if sent.replaces:
-            old = self.orders.get(sent.replaces)
-            if old is not None:
-                sent.lots = sent.open_lots = sent.awake = lots - old.lots + old.open_lots
-        if sent.lots < 1:
-            return None
-        if sent.parent:
-            parent = self.orders.get(sent.parent)
-            if (
-                sent.reduce_only
-                or parent is None
-                or parent.cancelling
-                or parent.sign == sent.sign
-                or self._promised(parent, sent) > parent.lots
-            ):
-                sent.parent = ""  # not known to take back what its parent takes on and no more: an order of its own
-            else:
-                sent.awake = parent.lots - parent.open_lots
-        return sent
+        market = order.order_type is _MARKET
+        price = last if market else own_price(order, last)
+        ticks = round(price * holding.ticks_per_unit)
+        sent = Sent(order, quantity, 1 if order.side is _BUY else -1, lots, ticks, market)
+        if sent.linked:
+            self._link(sent)
+        return sent if sent.lots >= 1 else None
 
-    def reduces(self, sent: Sent) -> bool:
+    def misled(self, sent: Sent) -> str:
+        """What is wrong with the orders that an order names, or ""."""
+        request = sent.request
+        for key, what in ((request.replaces, "replaces"), (request.parent, "is a child of")):
+            other = self.orders.get(key) if key else None
+            if other is not None and other.symbol != sent.symbol:
+                return f"the order {key} that it {what} is of {other.symbol}, not of {sent.symbol}"
+        old = self.replaced(sent)
+        if old is not None and (request.group not in {"", old.group} or request.parent not in {"", old.named}):
+            return (
+                f"a replacement keeps the group {old.group!r} and the parent {old.named!r} of what it replaces, "
+                f"was of {request.group!r} and {request.parent!r}"
+            )
+        return ""
+
+    def replaced(self, sent: Sent) -> Sent | None:
+        """The order that an order replaces, where it works."""
+        old = self.orders.get(sent.replaces) if sent.replaces else None
+        return old if old is not None and old.symbol == sent.symbol else None
+
+    def reduces(self, sent: Sent, children: bool = True) -> bool:
         """Whether an order can only bring positions nearer to zero.
 
         - a reduce-only order;
-        - a child, which with its siblings takes back no more than their parent takes on;
-        - a replacement that asks for no more than what it replaces, in lots and in worth;
-        - any other that brings the position, with what is meant to fill, nearer to zero without crossing it, and that
-          cannot make it larger than it could get without it, whatever of all that fills.
+        - a child, which with its siblings takes back no more than their parent takes on, unless `children` is false;
+        - a replacement that asks for no more than what it replaces: of the same type, no nearer to the market, of no
+          more lots and worth;
+        - any other that, with all on its side that is meant to fill, brings what is held nearer to zero without
+          crossing it. Market orders against it, which wait for no price, count as if they had filled, as long as the
+          position cannot become larger than it could get without the order. A replacement counts for what it asks for
+          beyond what it replaces.
         """
         if sent.reduce_only:
             return True
-        if sent.parent:
-            return True
-        if sent.replaces:
-            old = self.orders.get(sent.replaces)
-            if old is not None and old.sign == sent.sign and not old.cancelling:
-                return sent.lots <= old.open_lots and sent.lots * sent.ticks <= old.open_lots * old.ticks
-        holding = self.holdings[sent.symbol]
+        holding, lots = self.holdings[sent.symbol], sent.lots
+        if sent.linked:
+            old = self.replaced(sent)
+            if old is not None and _asks_no_more(sent, old):
+                return True
+            if sent.parent and (children or old is None):
+                return children
+            if old is not None:
+                lots = max(0, lots - _instead(old, sent.sign))
         if sent.sign < 0:
-            held, ahead, against = holding.held, holding.firm_sells, holding.firm_buys
+            held, ahead, against = holding.held, holding.firm_sells, holding.market_buys
         else:
-            held, ahead, against = -holding.held, holding.firm_buys, holding.firm_sells
-        after = ahead + sent.lots - held  # how far it would cross zero if it filled, and nothing against it
+            held, ahead, against = -holding.held, holding.firm_buys, holding.market_sells
+        after = ahead + lots - held  # how far it would cross zero if it filled, and nothing against it
         return after <= against and after <= max(abs(held), held + against)
 
     def add(self, sent: Sent) -> None:
         """Count an order as in flight; `remove` takes it back."""
         self.orders[sent.order_id] = sent
         if sent.reduce_only:
+            self.holdings[sent.symbol].close(sent, sent.lots)
             return
-        old = self.orders.get(sent.replaces) if sent.replaces else None
+        old = self.replaced(sent) if sent.linked else None
         if sent.parent:
-            parent = self.orders[sent.parent]
-            if parent.children is _NONE:
-                parent.children = []
-            parent.children.append(sent)
-            sent.family = parent.children
+            if old is not None:
+                sent.family = old.family
+            else:
+                parent = self.orders[sent.parent]
+                if parent.children is NONE:
+                    parent.children = []
+                sent.family = parent.children
+            sent.family.append(sent)
         if sent.group or sent.parent or old is not None:
             self._join(sent, f"{sent.symbol} {sent.group}" if sent.group else "", old)
             return
@@ -339,6 +214,8 @@ class Exposure:
             due = 0  # lots whose fills are still on their way
             if state is _FILLED:
                 due = sent.open_lots
+            elif sent.reduce_only and (sent.group or sent.named):
+                pass  # it may have been cut
             elif sent.claim is None and 0.0 < update.remaining < math.inf:
                 due = max(0, sent.open_lots - self.holdings[sent.symbol].lots.down(update.remaining))
             if due:
@@ -361,17 +238,52 @@ class Exposure:
         working = [s for s in self.orders.values() if not s.cancelling and (not symbol or s.symbol == symbol)]
         return [sent for sent in working if self.cancel(sent.order_id)]
 
+    def _link(self, sent: Sent) -> None:
+        """Settle what an order belongs to: what it replaces hands its place on, with group and parent."""
+        parent = self.orders.get(sent.parent)
+        awake = sent.lots
+        if sent.replaces:
+            sent.group = sent.parent = ""
+            old = self.replaced(sent)
+            if old is None:
+                return  # the venue will refuse it; until then it is an order of its own
+            done = old.lots - old.open_lots
+            sent.lots = sent.open_lots = sent.awake = sent.lots - done
+            sent.group, sent.named = old.group, old.named
+            parent = self.orders.get(old.parent)
+            awake = old.awake - done
+            if not old.parent or old.sign != sent.sign or (parent is None and sent.lots > old.open_lots):
+                return
+            sent.parent = old.parent
+            known = True
+        else:
+            known = parent is not None
+        if parent is not None:
+            known = not (
+                parent.symbol != sent.symbol
+                or parent.cancelling
+                or parent.sign == sent.sign
+                or self._promised(parent, sent) > parent.lots
+            )
+            awake = awake if sent.replaces else parent.lots - parent.open_lots
+        if sent.reduce_only or not known:
+            sent.parent = ""  # not known to take back what its parent takes on and no more: an order of its own
+        else:
+            sent.awake = awake
+
     def _promised(self, parent: Sent, sent: Sent) -> int:
         """Lots that the children of an order could take back with `sent` among them; a group counts once."""
         largest: dict[str, int] = {}
-        for child in [*parent.children, sent]:
+        for child in [*(c for c in parent.children if c.order_id != sent.replaces), sent]:
             key = f"group {child.group}" if child.group else f"order {child.order_id}"
             largest[key] = max(largest.get(key, 0), child.lots)
         return parent.returned + sum(largest.values())
 
     def _join(self, sent: Sent, key: str, old: Sent | None) -> None:
         """Make an order one of a claim."""
-        claim = old.claim if old is not None else self._claims.get(key)
+        claim = old.claim if old is not None else None
+        if claim is None and key:
+            claim = self._claims.get(key)
         if claim is None:
             claim = Claim(key)
             if key:
@@ -391,7 +303,10 @@ class Exposure:
         """Set what is open of an order. `shared`: by a fill, which is taken off the others of its claim too."""
         lots = sent.open_lots - open_lots
         sent.open_lots = open_lots
-        if sent.reduce_only or not (lots or sent.claim):
+        if sent.reduce_only:
+            self.holdings[sent.symbol].close(sent, -lots)
+            return
+        if not (lots or sent.claim):
             return
         claim = sent.claim
         if claim is None:
@@ -426,5 +341,5 @@ class Exposure:
         sent.cancelling = cancelling
         if sent.claim is not None:
             self._recount(sent)
-        elif not sent.reduce_only:
+        else:
             self.holdings[sent.symbol].firm(sent, -sent.open_lots if cancelling else sent.open_lots)

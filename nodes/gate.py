@@ -144,8 +144,8 @@ class Gate:
         halted = self.checks.halted_until
         if symbol not in self.exposure.holdings:
             return
-        if symbol in halted and now < halted[symbol]:
-            halted[symbol] = max(halted[symbol], until)  # what works now is what closes the position
+        if self.state is _HALTED or (symbol in halted and now < halted[symbol]):
+            halted[symbol] = max(halted.get(symbol, until), until)  # what works now is what closes the position
             return
         halted[symbol] = until
         count = self._take_back(symbol)

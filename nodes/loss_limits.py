@@ -9,11 +9,11 @@ from csp import ts
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE
 from nodes.events import PositionUpdate, RiskAction, RiskActionKind
+from nodes.trips import Trips
 
 _STOP, _REDUCE, _HALT = RiskActionKind.EMERGENCY_STOP, RiskActionKind.REDUCE_POSITIONS, RiskActionKind.HALT_SYMBOL
 _DAY = timedelta(days=1)
 _WORSE = 1.05
-_FLAT = 1.0 - 1e-6  # of a lot: what is less cannot be traded away
 
 
 def next_midnight(now: datetime) -> datetime:
@@ -162,8 +162,8 @@ def losing_streak(
 ) -> ts[RiskAction]:
     """A pause for a symbol that loses several round trips in a row.
 
-    A round trip goes from flat to flat, or through zero; it has lost when realised profit less fees is below 0. The fee
-    of a fill that turns a position counts to the trip that it ends.
+    A round trip goes from flat to flat, or through zero; it has lost when realised profit less fees is below 0. See
+    `nodes.trips.Trips`.
 
     Args:
         position: of any symbol.
@@ -174,18 +174,14 @@ def losing_streak(
         HALT_SYMBOL in the cycle of the fill that ends the last of them; the count begins anew.
     """
     with csp.state():
-        s_lots = {i.symbol: float(i.lot) for i in instruments}
-        s_sides = dict.fromkeys(s_lots, 0)
-        s_losses = dict.fromkeys(s_lots, 0)
-        s_earned = dict.fromkeys(s_lots, 0.0)  # when the trip began
+        s_trips = Trips(instruments)
+        s_losses = {i.symbol: 0 for i in instruments}
 
     if csp.ticked(position):
-        symbol, quantity = position.symbol, position.quantity
-        side = 0 if abs(quantity) < s_lots[symbol] * _FLAT else 1 if quantity > 0.0 else -1
-        if s_sides[symbol] and side != s_sides[symbol]:
-            earned = position.realised - position.fees
-            s_losses[symbol] = s_losses[symbol] + 1 if earned < s_earned[symbol] else 0
-            s_earned[symbol] = earned
+        symbol = position.symbol
+        earned = s_trips.ended(position)
+        if earned is not None:
+            s_losses[symbol] = s_losses[symbol] + 1 if earned < 0.0 else 0
             if s_losses[symbol] >= losses_max:
                 csp.output(
                     RiskAction(
@@ -198,4 +194,3 @@ def losing_streak(
                     )
                 )
                 s_losses[symbol] = 0
-        s_sides[symbol] = side

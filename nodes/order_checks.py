@@ -11,7 +11,8 @@ from brokers.events import OrderRequest, OrderType
 from feeds.events import Session
 from feeds.instruments import Instrument
 from feeds.sessions import ALWAYS_OPEN, SessionClock
-from nodes.exposure import Exposure, Holding, Sent
+from nodes.exposure import Exposure
+from nodes.in_flight import Holding, Sent
 from nodes.risk import RiskConfig, TradingState
 
 Refusal = tuple[str, str]  # a stable code and a sentence
@@ -33,9 +34,9 @@ _RECENT_MAX = 65_536
 # What comes back to the gate with the venue's updates although no venue said it.
 CODES = frozenset(
     {
-        "cash", "closed_session", "duplicate", "duplicate_id", "frozen", "gross_exposure", "halted", "net_exposure",
-        "no_price", "order_lots", "order_notional", "order_rate", "position_notional", "price", "price_collar",
-        "quantity", "reducing", "short", "stale_quote", "symbol_halted", "unknown_symbol",
+        "cash", "closed_session", "duplicate", "duplicate_id", "frozen", "gross_exposure", "halted", "link",
+        "net_exposure", "no_price", "order_lots", "order_notional", "order_rate", "position_notional", "price",
+        "price_collar", "quantity", "reducing", "short", "stale_quote", "symbol_halted", "unknown_symbol",
     }
 )  # fmt: skip
 
@@ -135,6 +136,7 @@ class OrderChecks:
         self._multipliers = {i.symbol: float(i.multiplier) for i in instruments}
         self.halted_until: dict[str, datetime] = {}  # by symbol
         self.quote_age_max = None if config.quote_age_max_s is None else timedelta(seconds=config.quote_age_max_s)
+        self._timed = self.quote_age_max is not None or bool(self._clocks)
         limits = (config.position_notional_max, config.gross_exposure_max, config.net_exposure_max)
         self.marks_all = config.cash_only or any(limit is not None for limit in limits)
 
@@ -142,20 +144,26 @@ class OrderChecks:
         """What no market could change. The id counts as used from now on."""
         if not self.seen.add(order.order_id):
             return "duplicate_id", f"an order of this id came before: {order.order_id}"
-        if symbol not in self._exposure.holdings:
+        holding = self._exposure.holdings.get(symbol)
+        if holding is None:
             return "unknown_symbol", f"{symbol!r} is none of {', '.join(self._exposure.holdings)}"
-        if not 0.0 < order.quantity < math.inf:
+        if not 0.0 < order.quantity <= holding.quantity_max:
+            if 0.0 < order.quantity < math.inf:
+                return "quantity", f"a quantity must be at most 2**63 lots, was {order.quantity}"
             return "quantity", f"a quantity must be positive and finite, was {order.quantity}"
         kind = order.order_type
         if kind is _MARKET:
             return None
+        most = holding.price_max
         if kind is _TRAILING:
             trail, bps = order.trail, order.trail_bps
-            if (0.0 < trail < math.inf and bps == 0.0) or (0.0 < bps < 10_000.0 and trail == 0.0):
+            if (0.0 < trail <= most and bps == 0.0) or (0.0 < bps < 10_000.0 and trail == 0.0):
                 return None
             return "price", f"a trailing stop wants a positive trail or trail_bps below 10000, was {trail} and {bps}"
         for name, price in (("limit", order.limit_price), ("stop", order.stop_price)):
             wanted = kind is _STOP_LIMIT or (kind is _LIMIT) == (name == "limit")
+            if wanted and most < price < math.inf:
+                return "price", f"the {name} price of a {kind.name} order must be at most 2**63 ticks, was {price}"
             if wanted and not 0.0 < price < math.inf:
                 return "price", f"the {name} price of a {kind.name} order must be positive and finite, was {price}"
         return None
@@ -177,27 +185,34 @@ class OrderChecks:
             marks: of the symbol, and of every other in which something is held or on its way.
             equity, cash: of the account, in its currency; NaN where it is not known.
         """
-        symbol = order.symbol
+        symbol, exposure = order.symbol, self._exposure
         found = self._malformed(order, symbol)
         if found is not None:
             return found
         last, unit = marks.get(symbol, (math.nan, math.nan))
-        if not (0.0 < last < math.inf and 0.0 < unit < math.inf and equity == equity):
+        if not (0.0 < last <= exposure.holdings[symbol].price_max and 0.0 < unit < math.inf and equity == equity):
             return "no_price", f"no order of {symbol} can be judged by a price of {last:g} and an equity of {equity:g}"
-        sent = self._exposure.prepare(order, last)
+        sent = exposure.prepare(order, last)
         if sent is None:
-            lot = self._exposure.holdings[symbol].instrument.lot
+            lot = exposure.holdings[symbol].instrument.lot
             return "quantity", f"of {order.quantity} less than one lot of {lot} is left to fill"
-        reducing = self._exposure.reduces(sent)
         halted = self.halted_until.get(symbol)
         free = state is _ACTIVE and (halted is None or now >= halted)
+        reducing = exposure.reduces(sent, free)
+        if sent.linked:
+            wrong = exposure.misled(sent)
+            if wrong:
+                return "link", wrong
         if not free:
             found = self._stopped(state, symbol, now, reducing)
             if found is not None:
                 return found
         terms = _terms(order, sent) if self._window else ()
         if free:  # what risk itself closes is never held up by these
-            found = self._untimely(symbol, terms, now, quoted)
+            if self._timed and not reducing:
+                found = self._untimely(symbol, now, quoted)
+            if found is None and terms:
+                found = self._repeated(terms, now)
             if found is not None:
                 return found
         found = self._far(order, sent, last) if self._config.price_collar is not None else None
@@ -205,13 +220,13 @@ class OrderChecks:
             found = self._large(sent, marks[symbol], now)
         if found is not None:
             return found
-        self._exposure.add(sent)
-        if not reducing and self.marks_all:
+        exposure.add(sent)
+        if self.marks_all and (not reducing or (sent.reduce_only and free and self._turns(sent))):
             found = self._exposed(sent, marks, equity, cash)
-        if found is None and self._config.cash_only and free and sent.sign < 0:
-            found = self._short(sent)
+        if found is None and self._config.cash_only and sent.sign < 0:
+            found = self._short(sent, free)
         if found is not None:
-            self._exposure.remove(sent.order_id)
+            exposure.remove(sent.order_id)
             return found
         self._sent.append(now)
         if terms:
@@ -231,7 +246,7 @@ class OrderChecks:
         until = self.halted_until[symbol]
         return "symbol_halted", f"{symbol} is halted until {until}: only orders that reduce its position pass"
 
-    def _untimely(self, symbol: str, terms: Terms, now: datetime, quoted: datetime) -> Refusal | None:
+    def _untimely(self, symbol: str, now: datetime, quoted: datetime) -> Refusal | None:
         config = self._config
         if self.quote_age_max is not None and now - quoted > self.quote_age_max:
             age_s, most_s = (now - quoted).total_seconds(), config.quote_age_max_s
@@ -239,7 +254,7 @@ class OrderChecks:
         clock = self._clocks.get(symbol)
         if clock is not None and clock.at(now) is not _OPEN:
             return "closed_session", f"{clock.calendar} is not open at {now}: {clock.at(now).name}"
-        return self._repeated(terms, now) if terms else None
+        return None
 
     def _repeated(self, terms: Terms, now: datetime) -> Refusal | None:
         recent = self._recent
@@ -259,8 +274,9 @@ class OrderChecks:
         if kind is _MARKET or kind is _TRAILING:
             return None
         if sent.parent:  # it wakes where its parent fills
-            parent = self._exposure.orders[sent.parent]
-            last = self._exposure.holdings[sent.symbol].ticks.value(parent.ticks)
+            parent = self._exposure.orders.get(sent.parent)
+            if parent is not None:
+                last = self._exposure.holdings[sent.symbol].ticks.value(parent.ticks)
         sign = sent.sign
         limit, stop = order.limit_price, order.stop_price
         beyond = 0.0  # by which part of the last price it is too far, in the harmful direction
@@ -349,11 +365,21 @@ class OrderChecks:
             fees += count * float(instrument.fee_min) * rate
         return worth * (1.0 + max(instrument.taker_bps, instrument.maker_bps, 0.0) / 10_000.0) + fees
 
-    def _short(self, sent: Sent) -> Refusal | None:
+    def _turns(self, sent: Sent) -> bool:
+        """Whether other orders of the side of a reduce-only order would cross zero if it fills before them."""
         holding = self._exposure.holdings[sent.symbol]
-        if sent.reduce_only or sent.parent or holding.sells <= holding.held:
+        return holding.sells > holding.held > 0 if sent.sign < 0 else holding.buys > -holding.held > 0
+
+    def _short(self, sent: Sent, free: bool) -> Refusal | None:
+        """What is being cancelled counts too, but where risk itself closes."""
+        holding = self._exposure.holdings[sent.symbol]
+        if free:
+            lots = holding.sells + max(0, min(holding.closing_sells, holding.held))
+        else:
+            lots = 0 if sent.reduce_only else holding.firm_sells
+        if lots <= holding.held or (sent.parent and not holding.closing_sells) or not lots:
             return None
-        selling, held = holding.lots.value(holding.sells), holding.lots.value(holding.held)
+        selling, held = holding.lots.value(lots), holding.lots.value(holding.held)
         return "short", f"{selling:g} {sent.symbol} would be for sale, {held:g} are held: cash_only allows no shorts"
 
 

@@ -82,6 +82,11 @@ class Flight:
         """Turn each unit held into `ratio` units, as the ledger does. What is on its way stays as it was ordered."""
         self.units = int(self.units * ratio)
 
+    @property
+    def open(self) -> set[str]:
+        """The ids of what is on its way."""
+        return set(self._open)
+
     def missing(self, target: int) -> int:
         """Signed lots between position plus flight and a target in lots, towards zero."""
         if self._units_per_lot == 1:
@@ -120,6 +125,7 @@ def _generate_orders(
         s_prefix = f"{run_id}-{instrument.symbol}-"
         s_target = 0  # lots
         s_count = 0
+        s_old = set[str]()  # orders from before a split, which the venue takes back or refuses
         s_stopped = False
         s_halted_until = csp.now()
 
@@ -133,11 +139,15 @@ def _generate_orders(
             half = s_flight.closing(lost)
             if half:
                 lots, closes = half, True
+        if s_old:
+            s_old.discard(update.order_id)
+            if not s_old:
+                lots, closes = s_flight.missing(s_target), False
     if csp.ticked(action):
         kind, cancelled = action.kind, False
         if kind is _EMERGENCY_STOP:
             cancelled, s_stopped = not s_stopped, True
-        elif kind is _HALT_SYMBOL and action.symbol == s_symbol:
+        elif kind is _HALT_SYMBOL and action.symbol == s_symbol and not s_stopped:  # a stop has cancelled it all
             cancelled = csp.now() >= s_halted_until  # one that only prolongs a halt cancels nothing
             s_halted_until = max(s_halted_until, action.until)
         if cancelled:
@@ -146,8 +156,11 @@ def _generate_orders(
             lots = 0
     if csp.ticked(corporate) and corporate.symbol == s_symbol:
         ratio = split_ratio(corporate.split)
-        s_flight.split(ratio)
-        s_target = int(s_target * ratio)
+        if ratio != 1:
+            s_old |= s_flight.open
+            s_flight.forget()
+            s_flight.split(ratio)
+            s_target = int(s_target * ratio)
     if csp.ticked(target):
         s_target = s_flight.lots(target.quantity)
         lots = s_flight.missing(s_target)
@@ -190,12 +203,13 @@ def generate_orders(
         action: what the risk monitor asks; only stops and halts of this symbol are read.
         run_id: first part of every order id; the rest is the symbol and a counter.
         corporate: splits, of all symbols. They scale position and target a microsecond later, as in the account's
-            books; an order on its way fills as it was sent.
+            books; what is on its way counts no more.
 
     Ticks:
         A market order with each target that position and flight do not reach, in the target's own cycle; with a fill,
         beyond the target, of an order that was given up; and with a rejection as told above. So there are at most two
-        orders a target or fill.
+        orders a target or fill. What was on its way at a split is ordered anew, in the new units, once the venue has
+        taken back or refused the last of it.
 
     Raises:
         ValueError: a target or fill that is no multiple of the lot.

@@ -32,28 +32,26 @@ class Books:
     dividend: ts[CashFlow]  # what corporate actions paid, quote currency of the symbol
 
 
-def _told(position: Position) -> PositionUpdate:
-    contract = position.contract
-    amount = contract.denomination.amount
+def _told(contract: Contract, position: Position) -> PositionUpdate:
     return PositionUpdate(
         symbol=contract.instrument.symbol,
         quantity=contract.units.value(position.units),
         average_price=contract.average_price(position),
-        realised=amount(position.realised),
-        fees=amount(position.fees),
+        realised=contract.money(position.realised),
+        fees=contract.money(position.fees),
     )
 
 
-def _book_fill(ledger: Ledger, fill: Fill) -> Position:
-    """Book a fill; return the position after it."""
-    symbol = fill.symbol
-    contract = ledger.contracts[symbol]
+def _book_fill(ledger: Ledger, fill: Fill) -> Contract:
+    """Book a fill; return the contract it was of."""
+    contract = ledger.contracts[fill.symbol]
     lots = contract.lots.exact(fill.quantity)
     if fill.side is _SELL:
         lots = -lots
     fee = contract.denomination.quanta(fill.fee)
     base_fee = contract.units.exact(fill.base_fee) if fill.base_fee else 0
-    return ledger.book(symbol, lots, contract.ticks.exact(fill.price), fee, base_fee)
+    ledger.book(fill.symbol, lots, contract.ticks.exact(fill.price), fee, base_fee)
+    return contract
 
 
 def _book_flow(ledger: Ledger, flow: CashFlow) -> Contract:
@@ -126,14 +124,14 @@ def book(
         csp.make_passive(marks)
         csp.schedule_alarm(a_start, timedelta(), True)
 
-    moved = [*currencies] if csp.ticked(a_start) else []
+    moved = currencies if csp.ticked(a_start) else []
     told = {}
     if csp.ticked(fill):
-        position = _book_fill(s_ledger, fill)
-        moved.append(position.contract.currency)
-        told[fill.symbol] = _told(position)
+        contract = _book_fill(s_ledger, fill)
+        moved = [*moved, contract.currency]
+        told[fill.symbol] = _told(contract, s_ledger.positions[fill.symbol])
     if csp.ticked(flow):
-        moved.append(_book_flow(s_ledger, flow).currency)
+        moved = [*moved, _book_flow(s_ledger, flow).currency]
     if csp.ticked(corporate) and corporate.symbol in s_ledger.contracts:
         symbol = corporate.symbol
         contract, held = s_ledger.contracts[symbol], s_ledger.positions[symbol].units
@@ -142,9 +140,9 @@ def book(
         if paid:
             csp.output(dividend=CashFlow(symbol=symbol, amount=paid, kind="dividend"))
         if s_ledger.cash[contract.currency] != had:
-            moved.append(contract.currency)
+            moved = [*moved, contract.currency]
         if held and corporate.split != "1":
-            told[symbol] = _told(s_ledger.positions[symbol])
+            told[symbol] = _told(contract, s_ledger.positions[symbol])
     if moved:
         csp.output(cash={name: s_ledger.money(s_ledger.cash[name], name) for name in moved})
     if told:

@@ -12,6 +12,7 @@ from brokers.events import Fill, Liquidity
 from feeds.instruments import Instrument
 from nodes.events import PositionUpdate, RiskAction, RiskActionKind, StrategyFill, TargetPosition
 from nodes.portfolio import Books, portfolio
+from nodes.trips import Trips
 
 _TAKER = Liquidity.TAKER
 _HALT_STRATEGY = RiskActionKind.HALT_STRATEGY
@@ -41,35 +42,6 @@ class StrategyLimits:
     def active(self) -> bool:
         """Whether there is anything to check."""
         return self.loss_max is not None or self.losses_in_row_max is not None
-
-
-class Trips:
-    """The result of each round trip of a strategy, from the opening of a position to its end.
-
-    A position has ended when less than a lot is left, or when it has turned; the fee of a fill that turns it counts to
-    the trip that it ends.
-    """
-
-    __slots__ = ("_lots", "_net", "_sides", "losses")
-
-    def __init__(self, instruments: tuple[Instrument, ...]) -> None:
-        # A hair less than a lot: a position of one lot is not flat.
-        self._lots = {instrument.symbol: 0.999 * float(instrument.lot) for instrument in instruments}
-        self._sides = dict.fromkeys(self._lots, 0)
-        self._net = dict.fromkeys(self._lots, 0.0)  # realised less fees at the end of the last trip
-        self.losses = 0  # trips that lost, since the last one that did not
-
-    def add(self, position: PositionUpdate) -> None:
-        symbol, quantity = position.symbol, position.quantity
-        before = self._sides[symbol]
-        side = 0 if abs(quantity) < self._lots[symbol] else 1 if quantity > 0.0 else -1
-        self._sides[symbol] = side
-        if before == 0 or side == before:
-            return
-        net = position.realised - position.fees
-        result = round(net - self._net[symbol], 9)  # so that no rounding of a float makes a loss
-        self._net[symbol] = net
-        self.losses = self.losses + 1 if result < 0.0 else 0
 
 
 @csp.node
@@ -152,6 +124,7 @@ def strategy_guard(
         a_end = csp.alarm(bool)
     with csp.state():
         s_trips = Trips(instruments)
+        s_losses = 0  # trips that lost, since the last one that did not
         s_loss_max = math.inf if limits.loss_max is None else limits.loss_max
         s_losses_max = math.inf if limits.losses_in_row_max is None else limits.losses_in_row_max
         s_rest = timedelta(seconds=limits.cool_down_s)
@@ -169,7 +142,7 @@ def strategy_guard(
     if csp.ticked(a_end):
         s_until = None
         s_from = s_last
-        s_trips.losses = 0
+        s_losses = 0
         passed = {
             symbol: TargetPosition(symbol=symbol, quantity=wanted.quantity, asof=csp.now())
             for symbol, wanted in s_wanted.items()
@@ -180,7 +153,9 @@ def strategy_guard(
             s_wanted[symbol] = target
             passed[symbol] = target
     if csp.ticked(position):
-        s_trips.add(position)
+        earned = s_trips.ended(position)
+        if earned is not None:
+            s_losses = s_losses + 1 if earned < 0.0 else 0
     if csp.ticked(profit):
         if not -math.inf < profit < math.inf:
             raise ValueError(f"profit of {strategy} must be finite, was {profit} at {csp.now()}")
@@ -192,7 +167,7 @@ def strategy_guard(
         s_last = profit
     if s_until is None:
         loss = (s_from - s_last) / allocation
-        if loss > s_loss_max or s_trips.losses >= s_losses_max:
+        if loss > s_loss_max or s_losses >= s_losses_max:
             s_until = csp.now() + s_rest
             csp.schedule_alarm(a_end, s_rest, True)
             deep = loss > s_loss_max
@@ -200,7 +175,7 @@ def strategy_guard(
                 action=RiskAction(
                     kind=_HALT_STRATEGY,
                     code="strategy_loss" if deep else "losses_in_row",
-                    value=loss if deep else float(s_trips.losses),
+                    value=loss if deep else float(s_losses),
                     limit=s_loss_max if deep else float(s_losses_max),
                     strategy=strategy,
                     until=s_until,

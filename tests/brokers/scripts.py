@@ -139,11 +139,39 @@ def messages(draw: Any) -> tuple[Any, ...]:
 
 
 @st.composite
-def episodes(draw: Any, event: Any) -> list[tuple[Any, ...]]:
-    """What is rare among independent steps: an order that has filled in part is replaced, cancelled or closed."""
+def queues(draw: Any, market: str) -> list[tuple[Any, ...]]:
+    """A limit order joins the best price, and trades at that price eat what is shown before it."""
+    sign, price = draw(signs), draw(near)
+    order = {"sign": sign, "lots": 12, "limit": price, "immediate": False, "whole": False, "reduce_only": False}
+
+    def show(shown: float) -> tuple[Any, ...]:
+        bid_lots, ask_lots = (shown, 4.0) if sign > 0 else (4.0, shown)
+        if market == "quotes":
+            return ("quote", 2 * price - (sign < 0) * 2, 2, bid_lots, ask_lots, 1, 0)
+        away = -1 if sign < 0 else 0
+        return ("depth", 2 * price, [(away, bid_lots)], [(-1 - away, ask_lots)], draw(st.booleans()), 1)
+
+    def trade() -> tuple[Any, ...]:
+        return ("trade", 2 * price, draw(st.sampled_from([2.5, 4.0, 7.0])), draw(gaps))
+
+    sent = ("send", [(order, {})], 1, False)
+    return [sent, show(2.5), show(draw(sizes)), trade(), show(draw(sizes)), trade(), trade()]
+
+
+@st.composite
+def episodes(draw: Any, market: str) -> list[tuple[Any, ...]]:
+    """What is rare among independent steps: an order that has filled in part is replaced, cancelled or closed; a whole
+    bracket meets its market; an order waits in its queue."""
+    event = EVENTS[market]
+    what = draw(st.sampled_from(["replace", "cancel", "close", "bracket", "bracket", "queue", "queue"]))
+    if what == "bracket":
+        first, exits = draw(brackets())
+        children = [(exit_ | {"group": "+"}, {"parent": place}) for place, exit_ in enumerate(exits)]
+        return [("send", [(first, {}), *children], 0, False), draw(event), draw(event)]
+    if what == "queue" and market in ("quotes", "depth"):
+        return draw(queues(market))
     entry = draw(orders()) | {"lots": draw(st.sampled_from([5, 12, 20])), "immediate": False, "whole": False}
     start = [("send", [(entry, {})], 1, False), draw(event)]
-    what = draw(st.sampled_from(["replace", "cancel", "close"]))
     if what == "replace":
         return [*start, ("send", [(draw(orders()) | {"sign": entry["sign"]}, {"replaces": 0})], 0, False)]
     if what == "cancel":
@@ -172,13 +200,13 @@ def scripts(draw: Any, market: str) -> Script:
         "impact_bps": draw(st.sampled_from([0.0, 300.0])),
         "spread_bps": draw(st.sampled_from([0.0, 10.0, 150.0])),
         "participation_max": draw(st.sampled_from([None, None, 0.1, 0.29, 0.5, 1.0])),
-        "queue": market in ("quotes", "depth") and draw(st.booleans()),
+        "queue": market in ("quotes", "depth") and draw(st.sampled_from([True, True, False])),
     }
     latency = draw(st.sampled_from([1, 1, 1_000, 2_500]))
     quoted = market in ("quotes", "depth") and draw(st.booleans())
     lower = draw(st.sampled_from([0, 0, 94]))  # to prices of a tick, where nothing is cheaper
     # A step that does nothing comes first: what cannot be left out of a list can become that.
-    kinds = st.one_of(NOTHING, message, event, message, event, event, episodes(EVENTS[market]))
+    kinds = st.one_of(NOTHING, message, event, message, event, event, episodes(market))
     steps = [step for part in draw(st.lists(kinds, min_size=20, max_size=36)) for step in part]
     return Script(market, instrument, model, timedelta(milliseconds=latency), lower, quoted, steps)
 

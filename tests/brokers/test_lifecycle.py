@@ -1,5 +1,7 @@
 """How orders begin and end: times in force, flags, replacements, cancels. Numbers are those of fills.md."""
 
+from fractions import Fraction
+
 import pytest
 from book_market import HOUR, SECOND, T0, Market, bracket, fills, on_bars, told
 
@@ -209,3 +211,57 @@ def test_ended_orders_leave_nothing_behind() -> None:
     assert len(orders.expiries) < 200
     for shelf in (*orders.shelves.limits, *orders.shelves._stops):
         assert len(shelf.keys) == len(shelf._orders) < 200
+
+
+# Splits
+
+
+def test_a_split_cancels_all_that_works_and_scales_the_position() -> None:
+    # E52
+    market = on_bars()
+    market.book.position = 105
+    market.sell(105, limit=120.0)
+    bracket(market, 80.0, 120.0, limit=90.0)
+    assert told(market.book.split(Fraction(1, 10))) == [
+        (name, "cancelled", "split") for name in ("1", "entry", "stop", "target")
+    ]
+    assert (market.book.position, market.book.idle) == (10, True)
+    assert market.bar(1_000.0, 2_000.0, 900.0, 1_000.0) == []
+    market.send("2", -1, 105, reduce_only=True)
+    assert fills(market.bar(1_000.0, 1_000.0, 1_000.0, 1_000.0)) == [("2", 10, 1_000.0, "taker")]
+
+
+def test_a_short_position_is_scaled_towards_zero_too() -> None:
+    market = on_bars()
+    market.book.position = -105
+    assert market.book.split(Fraction(1, 10)) == []
+    assert market.book.position == -10
+
+
+def test_what_was_filled_before_a_split_wakes_nothing_after_it() -> None:
+    market = on_bars()
+    market.buy(10)
+    market.bar(100.0, 100.0, 100.0, 100.0)
+    market.book.split(Fraction(1, 10))
+    assert market.send("2", -1, 10, stop=900.0, parent="1") == [("2", "rejected", "no_parent")]
+    assert market.send("1", 1, 1) == [("1", "rejected", "duplicate_order_id")]
+
+
+def test_levels_of_the_old_units_are_gone_after_a_split() -> None:
+    # 1 for 10: what is left of the old book would sell at a tenth of the price.
+    market = Market()
+    market.depth([(99.0, 5)], [(100.0, 5)])
+    market.book.split(Fraction(1, 10))
+    assert market.book.mid == 0.0
+    assert market.send("1", 1, 5, limit=990.0, post_only=True) == [("1", "accepted", 5)]
+    market.send("2", 1, 5)
+    assert market.depth([(990.0, 5)], [], snapshot=False) == []
+    assert fills(market.depth([], [(1_000.0, 5)], snapshot=False)) == [("2", 5, 1_000.0, "taker")]
+
+
+def test_expiries_go_with_the_orders_that_a_split_cancels() -> None:
+    market = Market()
+    market.buy(10, limit=99.0, expires=T0 + HOUR)
+    market.book.split(Fraction(2))
+    assert market.book.next_expiry is None
+    assert market.book.expire(T0 + HOUR) == []

@@ -11,10 +11,20 @@ from hypothesis import strategies as st
 from support import T0, at, run, values
 
 from brokers.costs import FillModel
-from brokers.events import CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderType, TimeInForce
+from brokers.events import (
+    CancelRequest,
+    CorporateAction,
+    Fill,
+    Liquidity,
+    OrderRequest,
+    OrderState,
+    OrderType,
+    TimeInForce,
+)
 from brokers.paper import Market, PaperConfig, paper_venue
 from feeds.events import Bar, Depth, Quote, Side, Trade
 from feeds.instruments import Instrument
+from feeds.streams import SETTLE
 
 HOUR = timedelta(hours=1)
 A = Instrument(symbol="A", tick="0.01", lot="0.001", maker_bps=5.0, taker_bps=10.0)
@@ -51,6 +61,7 @@ def venue(
     only: Any = (A,),
     quotes: Any = None,
     depth: Any = None,
+    splits: Any = (),
 ) -> Any:
     def edges(points: Any) -> Any:
         return {key: at(*value) for key, value in (points or {}).items()}
@@ -59,7 +70,13 @@ def venue(
         out = paper_venue(
             at(*orders, typ=OrderRequest),
             at(*cancels) if cancels else csp.null_ts(CancelRequest),
-            Market(bars=edges(bars), trades=edges(trades), quotes=edges(quotes), depth=depth or {}),
+            Market(
+                bars=edges(bars),
+                trades=edges(trades),
+                quotes=edges(quotes),
+                depth=depth or {},
+                corporate=at(*splits, typ=CorporateAction),
+            ),
             only,
             config,
         )
@@ -359,3 +376,39 @@ def test_every_order_fills_after_it_was_sent_and_completely(sent: list[tuple[int
         assert when[fill.order_id] <= fill.market_time < known
         left[fill.order_id] -= fill.quantity
     assert all(abs(quantity) < 1e-9 for quantity in left.values())
+
+
+def test_a_split_cancels_what_works_and_refuses_what_is_on_its_way() -> None:
+    # "late" was sent in the second of the split, and arrives after it; "new" was sent when the split was known.
+    orders = [
+        (0.0, order("a", Side.BUY, 1.0, 90.0)),
+        (0.0, order("b", Side.BUY, 1.0, 90.0, "B")),
+        (3600.0, order("late", Side.BUY, 1.0)),
+        (3600.000001, order("new", Side.BUY, 2.0)),
+    ]
+    bars = {"A": [bar(hour, 100.0) for hour in (1, 2, 3)], "B": [bar(hour, 100.0, "B") for hour in (1, 2, 3)]}
+    splits = [(3600.0, CorporateAction(symbol="A", split="2")), (3600.0, CorporateAction(symbol="B", dividend="1"))]
+    out = venue(orders, bars, only=(A, B), splits=splits)
+
+    arrived = T0 + HOUR + timedelta(milliseconds=50)
+    assert [(t, u.order_id, u.state.name, u.code) for t, u in out["update"] if t > T0 + HOUR] == [
+        (T0 + HOUR + SETTLE, "a", "CANCELLED", "split"),
+        (arrived, "late", "REJECTED", "split"),
+        (arrived + SETTLE, "new", "ACCEPTED", ""),
+        (T0 + 2 * HOUR, "new", "FILLED", ""),
+    ]
+    assert [f.order_id for f in values(out["fill"])] == ["new"]
+
+
+def test_a_quote_of_the_old_units_is_not_what_is_shown_after_a_split() -> None:
+    # 1 for 10: a bid of 990 would take the 100 that were asked before it, and be refused as post-only.
+    quote = Quote(symbol="A", event_time=T0, bid=99.0, ask=100.0, bid_size=5.0, ask_size=5.0)
+    bid = special("1", Side.BUY, 1.0, OrderType.LIMIT, limit_price=990.0, post_only=True)
+    for splits, state in (((), "REJECTED"), ([(1.0, CorporateAction(symbol="A", split="1/10"))], "ACCEPTED")):
+        out = venue([(2.0, bid)], quotes={"A": [(0.0, quote)]}, splits=splits)
+        assert [u.state.name for u in values(out["update"])] == [state]
+
+
+def test_a_split_that_is_no_ratio_stops_the_engine() -> None:
+    with pytest.raises(ValueError, match="a split must be a positive ratio"):
+        venue([], {"A": [bar(1, 100.0)]}, splits=[(1.0, CorporateAction(symbol="A", split="0"))])

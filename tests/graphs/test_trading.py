@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from support import T0, run, values
 
 from brokers.costs import FillModel
-from brokers.events import CancelRequest, OrderRequest, OrderState, OrderType
+from brokers.events import CancelRequest, CorporateAction, OrderRequest, OrderState, OrderType
 from brokers.paper import Market, PaperConfig, paper_venue
 from configs.load import ConfigError
 from feeds.events import Bar, Side
 from feeds.instruments import Instrument
+from feeds.streams import SETTLE
 from graphs.config import SignalsConfig, StrategyConfig, TradingConfig
 from graphs.edges import Feeds, Streams
 from graphs.trading import trading_system
@@ -87,19 +88,27 @@ def config(*symbols: str, **changes: Any) -> TradingConfig:
 
 
 def simulate(
-    prices: dict[str, Sequence[float]], plugins: Sequence[Any], trading: TradingConfig | None = None
+    prices: dict[str, Sequence[float]],
+    plugins: Sequence[Any] | dict[str, Any],
+    trading: TradingConfig | None = None,
+    broker: PaperConfig = NO_COST,
+    splits: Sequence[tuple[timedelta, CorporateAction]] = (),
+    *,
+    halted: bool = False,
 ) -> dict[str, list[tuple[datetime, Any]]]:
-    """The ticks of every stream."""
+    """The ticks of every stream. `plugins` are of the one strategy, or by strategy."""
+    each = plugins if isinstance(plugins, dict) else {"main": tuple(plugins)}
     trading = trading or config(*prices)
 
     def graph() -> dict[str, Any]:
         market = {symbol: bars(symbol, series) for symbol, series in prices.items()}
-        feeds = Feeds(bars=market, bar_lengths=dict.fromkeys(prices, HOUR))
+        corporate = csp.curve(CorporateAction, list(splits)) if splits else None
+        feeds = Feeds(bars=market, bar_lengths=dict.fromkeys(prices, HOUR), corporate_actions=corporate)
 
         def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Any:
-            return paper_venue(order, cancel, Market(bars=market), trading.instruments, NO_COST)
+            return paper_venue(order, cancel, Market(bars=market, corporate=corporate), trading.instruments, broker)
 
-        streams = trading_system(feeds, venue, trading, run_id="r", plugins={"main": tuple(plugins)})
+        streams = trading_system(feeds, venue, trading, run_id="r", plugins=each, halted=halted)
         edges = {name: getattr(streams, name) for name in Streams.__dataclass_fields__}
         return {name: edge for name, edge in edges.items() if edge is not None}
 
@@ -194,6 +203,65 @@ def test_a_stop_flattens_and_nothing_is_opened_again() -> None:
     assert held == 0.0
     assert [f.side for f in values(ticks["fills"])] == [Side.BUY, Side.SELL]
     assert AlertLevel.CRITICAL in [a.level for a in values(ticks["alerts"])]
+
+
+SLOW = PaperConfig(fills=FillModel(slippage_bps=0.0, participation_max=0.001))  # one unit a bar
+
+
+@pytest.mark.parametrize(
+    ("drawdown", "symbol_loss", "codes"),
+    [(0.02, 0.05, ["drawdown", "symbol_loss"]), (0.05, 0.02, ["symbol_loss", "drawdown"])],
+)
+def test_a_stop_and_a_halt_end_flat_whichever_comes_first(
+    drawdown: float, symbol_loss: float, codes: list[str]
+) -> None:
+    # 4 units are bought and sold one a bar, so the order that closes still works when the second action comes.
+    limits = RiskConfig(drawdown_max=drawdown, symbol_loss_max=symbol_loss, gross_exposure_max=None, var_max=None)
+    four = SizingConfig(mode="fixed", quantity=4.0, confidence_min=0.0, change_min=0.0)
+    fall = [100.0] * 7 + [94.0, 80.0] + [70.0] * 8
+    ticks = simulate({"X": fall}, [opinions({1: 1.0})], config("X", risk=limits, sizing=four), SLOW)
+
+    assert [a.code for a in values(ticks["risk"])] == codes
+    assert {f.quantity for f in values(ticks["fills"])} == {1.0}
+    assert ticks["position"][-1][1].quantity == 0.0
+    assert len(ticks["fills"]) == 8
+
+
+@pytest.mark.parametrize(("ratio", "price", "left"), [("2", 30.0, 6.0), ("1/4", 240.0, 0.75)])
+def test_a_position_that_is_being_closed_is_closed_after_a_split_too(ratio: str, price: float, left: float) -> None:
+    # One of 4 or more units is sold when the split comes: what works is cancelled, and the rest ordered in new units.
+    limits = RiskConfig(drawdown_max=0.05, gross_exposure_max=None, var_max=None)
+    four = SizingConfig(mode="fixed", quantity=4.0, confidence_min=0.0, change_min=0.0)
+    prices = [100.0] * 7 + [60.0, 60.0] + [price] * 12
+    split = [(8 * HOUR, CorporateAction(symbol="X", split=ratio))]
+    ticks = simulate({"X": prices}, [opinions({1: 1.0})], config("X", risk=limits, sizing=four), SLOW, split)
+
+    ((stopped, _),) = ticks["risk"]
+    assert stopped == close(7)
+    assert [(t, o.quantity) for t, o in ticks["orders"] if t > stopped] == [(close(8) + SETTLE, left)]
+    assert [(u.code, u.remaining) for u in values(ticks["updates"]) if u.code] == [("split", 3.0)]
+    assert ticks["position"][-1][1].quantity == 0.0
+
+
+def test_an_order_that_a_split_overtakes_is_refused_and_sent_again_in_new_units() -> None:
+    # Ordered at the close at which the split is known: 2 of the old units, 4 of the new.
+    split = [(2 * HOUR, CorporateAction(symbol="X", split="2"))]
+    ticks = simulate({"X": [100.0, 100.0, 50.0, 50.0, 50.0, 50.0]}, [opinions({2: 1.0})], splits=split)
+
+    assert [o.quantity for o in values(ticks["orders"])] == [2.0, 4.0]
+    assert [(u.order_id, u.code) for u in values(ticks["updates"]) if u.code] == [("r-X-1", "split")]
+    assert [(f.order_id, f.quantity, f.price) for f in values(ticks["fills"])] == [("r-X-2", 4.0, 50.0)]
+
+
+@pytest.mark.parametrize("other", [-1.0, -0.5], ids=["cancel out", "net order refused"])
+def test_in_an_account_that_was_never_reset_strategies_do_not_trade_with_each_other(other: float) -> None:
+    sizing = SizingConfig(mode="fixed", quantity=2.0, confidence_min=0.0, change_min=0.0)
+    two = tuple(StrategyConfig(name=name, signals=SignalsConfig(use=()), sizing=sizing) for name in ("long", "short"))
+    plugins = {"long": (opinions({1: 1.0}),), "short": (opinions({1: other}),)}
+    trading = config("X", strategies=two)
+    free, halted = (simulate({"X": [100.0] * 6}, plugins, trading, halted=halted) for halted in (False, True))
+    assert {f.strategy for f in values(free["strategy_fills"])} == {"long", "short"}
+    assert halted["strategy_fills"] == halted["fills"] == []
 
 
 def test_a_graph_without_an_opinion_is_refused() -> None:

@@ -236,6 +236,7 @@ def allocated(
     updates: Any = (),
     actions: Any = (),
     limited: Any = None,
+    halted: bool = False,
 ) -> list[tuple[float, list[tuple[str, float, float, float, str]]]]:
     """(seconds, [(strategy, signed quantity, price, fee, order id)]) of every tick."""
 
@@ -244,7 +245,7 @@ def allocated(
         net = net_target(targets, A) if limited is None else at(*limited, typ=TargetPosition)
         told = at(*updates, typ=OrderUpdate)
         market = at(*bars, typ=Bar), at(*trades, typ=Trade)
-        return allocate(at(*fills, typ=Fill), told, targets, net, *market, at(*actions, typ=RiskAction), A)
+        return allocate(at(*fills, typ=Fill), told, targets, net, *market, at(*actions, typ=RiskAction), A, halted)
 
     return [
         ((t - T0) / SECOND, [(f.strategy, signed(f), f.price, f.fee, f.order_id) for f in fills])
@@ -358,6 +359,17 @@ def test_while_a_halt_lasts_wishes_that_cancel_out_open_nothing() -> None:
     wishes = {"x": [(10.0, target(2.0))], "y": [(10.0, target(-2.0))]}
     bars = [(s * HOUR_S, bar(T0 + s * HOUR, 10.0 + s)) for s in range(1, 4)]
     assert allocated(wishes, bars=bars, actions=[(0.0, HALT)]) == []
+
+
+@pytest.mark.parametrize("y", [-2.0, -1.0], ids=["cancel out", "net refused"])
+def test_in_an_account_that_was_never_reset_the_strategies_do_not_trade_with_each_other(y: float) -> None:
+    wishes = {"x": [(0.0, target(2.0))], "y": [(0.0, target(y))]}
+    refusal = OrderUpdate(
+        order_id="o", symbol="A", state=OrderState.REJECTED, remaining=0.0, code="halted", reason="no"
+    )
+    bars = [(s * HOUR_S, bar(T0 + s * HOUR, 10.0 + s)) for s in range(1, 4)]
+    assert allocated(wishes, bars=bars, updates=[(0.05, refusal)])
+    assert allocated(wishes, bars=bars, updates=[(0.05, refusal)], halted=True) == []
 
 
 def test_a_reduction_of_the_net_target_is_shared_by_position() -> None:

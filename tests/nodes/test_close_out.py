@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECOND, T0, at, run
 
-from brokers.events import Fill, Liquidity, OrderState, OrderUpdate
+from brokers.events import CorporateAction, Fill, Liquidity, OrderState, OrderUpdate
 from feeds.events import Side
 from feeds.instruments import Instrument
 from nodes.close_out import close_out
@@ -23,7 +23,7 @@ def halt(symbol: str, seconds: float) -> RiskAction:
     )
 
 
-def fill(quantity: float, order_id: str = "own") -> Fill:
+def fill(quantity: float, order_id: str = "own", base_fee: float = 0.0) -> Fill:
     return Fill(
         market_time=T0,
         symbol="A",
@@ -33,19 +33,22 @@ def fill(quantity: float, order_id: str = "own") -> Fill:
         fee=0.0,
         order_id=order_id,
         liquidity=Liquidity.TAKER,
+        base_fee=base_fee,
     )
 
 
-def ended(order_id: str, state: OrderState) -> OrderUpdate:
-    return OrderUpdate(order_id=order_id, symbol="A", state=state, remaining=0.0, code="", reason="")
+def ended(order_id: str, state: OrderState, code: str = "") -> OrderUpdate:
+    return OrderUpdate(order_id=order_id, symbol="A", state=state, remaining=0.0, code=code, reason="")
 
 
-def closed(actions: Any, fills: Any = (), updates: Any = (), *, flatten: bool = True) -> list[tuple[float, str, float]]:
+def closed(
+    actions: Any, fills: Any = (), updates: Any = (), *, flatten: bool = True, splits: Any = (), instrument: Any = A
+) -> list[tuple[float, str, float]]:
     """(seconds, order id, signed quantity) of what is ordered."""
 
     def graph() -> Any:
         edges = at(*actions, typ=RiskAction), at(*fills, typ=Fill), at(*updates, typ=OrderUpdate)
-        return close_out(*edges, A, flatten, "r")
+        return close_out(*edges, instrument, flatten, "r", at(*splits, typ=CorporateAction))
 
     return [
         ((when - T0).total_seconds(), o.order_id, o.quantity if o.side is Side.BUY else -o.quantity)
@@ -88,6 +91,30 @@ def test_a_stop_during_a_halt_sends_the_close_that_the_gate_takes_back_again() -
     actions = [(10.0, halt("A", 3_600.0)), (11.0, STOP)]
     updates = [(12.0, ended("r-A-close-1", OrderState.CANCELLED))]
     assert closed(actions, [(1.0, fill(2.0))], updates) == [(10.0, "r-A-close-1", -2.0), (11.0, "r-A-close-2", -2.0)]
+
+
+def test_a_refusal_is_no_end_what_fills_after_it_is_closed_with_the_rest() -> None:
+    fills = [(1.0, fill(2.0)), (12.0, fill(1.0))]
+    refused = [(11.0, ended("r-A-close-1", OrderState.REJECTED))]
+    assert closed([(10.0, STOP)], fills, refused) == [(10.0, "r-A-close-1", -2.0), (12.0, "r-A-close-2", -3.0)]
+
+
+def test_fees_in_base_units_are_counted_exactly() -> None:
+    # 100 fills of 1 that pay 0.001 each leave 99.9; a lot short for each of them would be 90.
+    coins = Instrument(symbol="A", tick="0.01", lot="0.1", fees_in="received", base_unit="0.001")
+    fills = [(i / 10, fill(1.0, base_fee=0.001)) for i in range(100)]
+    assert closed([(10.0, STOP)], fills, instrument=coins) == [(10.0, "r-A-close-1", -99.9)]
+
+
+def test_a_split_counts_and_what_it_takes_back_is_sent_again_in_new_units() -> None:
+    split = [(5.0, CorporateAction(symbol="A", split="2")), (6.0, CorporateAction(symbol="B", split="3"))]
+    assert closed([(10.0, STOP)], [(1.0, fill(2.0))], splits=split) == [(10.0, "r-A-close-1", -4.0)]
+    for state in (OrderState.CANCELLED, OrderState.REJECTED):
+        taken_back = [(5.1, ended("r-A-close-1", state, "split"))]
+        assert closed([(4.0, STOP)], [(1.0, fill(2.0))], taken_back, splits=split) == [
+            (4.0, "r-A-close-1", -2.0),
+            (5.1, "r-A-close-2", -4.0),
+        ]
 
 
 def test_a_position_that_the_strategy_left_by_itself_is_not_turned() -> None:

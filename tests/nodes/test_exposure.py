@@ -12,7 +12,8 @@ from support import T0
 from brokers.events import Fill, Liquidity, OrderRequest, OrderState, OrderType, OrderUpdate
 from feeds.events import Side
 from feeds.instruments import Instrument
-from nodes.exposure import Exposure, own_price
+from nodes.exposure import Exposure
+from nodes.in_flight import own_price
 
 A = Instrument(symbol="A", tick="0.01", lot="1")
 DOT = Instrument(symbol="A", tick="0.01", lot="0.1", base_unit="0.001", fees_in="received")
@@ -107,7 +108,7 @@ def test_a_replacement_reduces_where_it_asks_for_no_more() -> None:
     exposure = Exposure((A,))
     send(exposure, order("1", 5.0, OrderType.LIMIT, limit_price=9.0))
     limit = OrderType.LIMIT
-    for quantity, price, reduces in ((5.0, 9.0, True), (4.0, 9.5, True), (5.0, 9.5, False), (6.0, 9.0, False)):
+    for quantity, price, reduces in ((5.0, 9.0, True), (4.0, 8.5, True), (4.0, 9.5, False), (6.0, 9.0, False)):
         sent = exposure.prepare(order("2", quantity, limit, limit_price=price, replaces="1"), 10.0)
         assert sent is not None
         assert exposure.reduces(sent) is reduces, (quantity, price)
@@ -173,6 +174,119 @@ def test_what_protects_a_position_does_not_stand_in_the_way_of_closing_it() -> N
     assert send(exposure, order("3", -5.0))
     assert reach(exposure) == (-5, 5)  # both may fill
     assert not send(exposure, order("4", -1.0))
+
+
+def hold(exposure: Exposure, quantity: float) -> None:
+    send(exposure, order("held", quantity))
+    fill(exposure, "held", quantity)
+    update(exposure, "held", "FILLED")
+
+
+def test_a_sale_against_a_resting_buy_opens_a_short_and_does_not_reduce() -> None:
+    for sign in (1.0, -1.0):
+        exposure = Exposure((A,))
+        send(exposure, order("deep", sign * 1_000.0, OrderType.LIMIT, limit_price=0.01 if sign > 0 else 1_000.0))
+        assert not send(exposure, order("1", -sign * 1_000.0))
+
+
+def test_a_sale_against_a_market_buy_on_its_way_reduces_unless_that_is_being_cancelled() -> None:
+    exposure = Exposure((A,))
+    send(exposure, order("1", 5.0))
+    assert send(exposure, order("2", -3.0))
+    exposure.remove("2")
+    exposure.cancel("1")
+    assert not send(exposure, order("3", -3.0))
+
+
+def test_a_sale_beside_a_reduce_only_one_opens_what_that_one_closes() -> None:
+    for sign in (1.0, -1.0):
+        exposure = Exposure((A,))
+        hold(exposure, sign * 10.0)
+        send(exposure, order("1", -sign * 10.0, reduce_only=True))
+        assert not send(exposure, order("2", -sign * 4.0))
+        low, high = sorted(exposure.holdings["A"].worst(10.0, 10.0))
+        assert (low, high) == ((-40.0, 100.0) if sign > 0 else (-100.0, 40.0))
+
+
+def test_a_reduce_only_order_that_has_ended_stands_in_nobodys_way() -> None:
+    exposure = Exposure((A,))
+    hold(exposure, 10.0)
+    send(exposure, order("1", -10.0, OrderType.STOP, stop_price=8.0, reduce_only=True, group="g"))
+    assert update(exposure, "1", "CANCELLED", 4.0) == ""  # cut by another of its group: no fill is owed
+    assert send(exposure, order("2", -10.0))
+
+
+def test_a_replacement_keeps_the_group_and_the_parent_of_what_it_replaces() -> None:
+    exposure = Exposure((A,))
+    limit = {"kind": OrderType.LIMIT, "limit_price": 9.0}
+    send(exposure, order("1", 5.0, **limit, group="g"))
+    send(exposure, order("2", 5.0, **limit))
+    for terms in ({"group": "g"}, {"parent": "1"}):
+        sent = exposure.prepare(order("3", -5.0, **limit, replaces="2", **terms), 10.0)
+        assert sent is not None
+        assert (sent.group, sent.parent) == ("", "")
+        assert exposure.misled(sent).startswith("a replacement keeps the group '' and the parent ''")
+    send(exposure, order("4", 5.0, **limit, replaces="1"))
+    send(exposure, order("5", 5.0, **limit, group="g"))
+    assert reach(exposure) == (0, 10)  # 1, 4 and 5 fill instead of each other
+    send(exposure, order("6", 5.0, **limit, replaces="2", group="g"))
+    send(exposure, order("7", 5.0, **limit, group="g"))
+    assert reach(exposure) == (0, 10)
+
+
+def test_a_plain_order_that_replaces_a_reduce_only_one_joins_its_group() -> None:
+    exposure = Exposure((A,))
+    send(exposure, order("1", -5.0, OrderType.STOP, stop_price=8.0, group="g"))
+    send(exposure, order("2", -5.0, OrderType.LIMIT, limit_price=12.0, group="g", reduce_only=True))
+    send(exposure, order("3", -5.0, OrderType.LIMIT, limit_price=13.0, replaces="2"))
+    assert reach(exposure) == (-5, 0)
+    for key in ("1", "2", "3"):
+        exposure.remove(key)
+    assert (reach(exposure), exposure._claims) == ((0, 0), {})
+
+
+def test_an_order_of_another_symbol_is_neither_replaced_nor_a_parent() -> None:
+    exposure = Exposure((A, Instrument(symbol="B", tick="0.01", lot="1")))
+    send(exposure, order("1", 5.0))
+    for terms in ({"replaces": "1"}, {"parent": "1"}):
+        request = order("2", -5.0, **terms)
+        request.symbol = "B"
+        sent = exposure.prepare(request, 10.0)
+        assert sent is not None
+        assert "is of A, not of B" in exposure.misled(sent)
+        assert not exposure.reduces(sent)
+        exposure.add(sent)
+        assert (reach(exposure), exposure.holdings["B"].sells) == ((0, 5), 5)
+        exposure.remove("2")
+
+
+def test_a_replacement_of_another_type_is_judged_as_an_order() -> None:
+    exposure = Exposure((A,))
+    send(exposure, order("1", -5.0, OrderType.LIMIT, limit_price=15.0))
+    assert not send(exposure, order("2", -5.0, replaces="1"))
+
+
+def test_a_protective_stop_may_be_tightened_for_what_is_held() -> None:
+    exposure = Exposure((A,))
+    hold(exposure, 10.0)
+    stop = OrderType.STOP
+    assert send(exposure, order("1", -10.0, stop, stop_price=8.0))
+    assert send(exposure, order("2", -10.0, stop, stop_price=9.0, replaces="1"))
+    assert not send(exposure, order("3", -11.0, stop, stop_price=9.0, replaces="2"))
+
+
+def test_a_childs_replacement_counts_for_what_their_parent_has_filled() -> None:
+    exposure = Exposure((A,))
+    send(exposure, order("1", 10.0))
+    send(exposure, order("2", -10.0, OrderType.STOP, stop_price=8.0, parent="1"))
+    fill(exposure, "1", 4.0)
+    assert send(exposure, order("3", -10.0, OrderType.STOP, stop_price=9.0, replaces="2"))
+    assert reach(exposure) == (0, 10)
+    fill(exposure, "1", 6.0)
+    update(exposure, "1", "FILLED")
+    assert send(exposure, order("4", -10.0, OrderType.STOP, stop_price=9.5, replaces="3"))
+    assert reach(exposure) == (0, 10)
+    assert not send(exposure, order("5", -11.0, OrderType.STOP, stop_price=9.5, replaces="4"))
 
 
 def test_an_order_that_might_open_more_than_it_closes_does_not_reduce() -> None:
@@ -372,11 +486,13 @@ def test_when_all_orders_have_ended_nothing_is_left_in_flight(steps: list[tuple[
         holding = exposure.holdings["A"]
         assert holding.held == position
         assert min(holding.buys, holding.sells, holding.firm_buys, holding.firm_sells) >= 0
-        assert holding.firm_buys <= holding.buys
-        assert holding.firm_sells <= holding.sells
+        assert min(holding.market_buys, holding.market_sells, holding.closing_buys, holding.closing_sells) >= 0
+        assert holding.market_buys <= holding.firm_buys <= holding.buys + holding.closing_buys
+        assert holding.market_sells <= holding.firm_sells <= holding.sells + holding.closing_sells
     for key in list(exposure.orders):
         exposure.remove(key)
     holding = exposure.holdings["A"]
     assert (holding.buys, holding.sells, holding.buys_value, holding.sells_value) == (0, 0, 0, 0)
-    assert (holding.firm_buys, holding.firm_sells) == (0, 0)
+    assert (holding.firm_buys, holding.firm_sells, holding.market_buys, holding.market_sells) == (0, 0, 0, 0)
+    assert (holding.closing_buys, holding.closing_sells) == (0, 0)
     assert exposure._claims == {}

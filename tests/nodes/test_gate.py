@@ -332,6 +332,12 @@ def test_a_halted_symbol_is_closed_and_the_others_go_on() -> None:
     assert [s.name for s in values(out["state"])] == ["ACTIVE"]
 
 
+def test_a_halt_after_a_stop_takes_nothing_back() -> None:
+    fills = [(-0.0, fill("x", BUY, 4.0))]
+    out = gate([(2.0, order(1, SELL, 4.0))], RiskConfig(), fills=fills, actions=[(1.0, STOP), (3.0, halt("A", 10.0))])
+    assert (passed(out), cancelled(out)) == (["1"], [])
+
+
 def test_what_closes_after_a_stop_is_not_held_up_by_clocks() -> None:
     # At 14:40 the last price is 10 minutes old, and the same order passed a minute ago.
     config = RiskConfig(quote_age_max_s=60.0, duplicate_window_s=3_600.0, session_check=True)
@@ -339,9 +345,22 @@ def test_what_closes_after_a_stop_is_not_held_up_by_clocks() -> None:
     fills = [(-0.0, fill("x", BUY, 4.0))]
     orders = [(50.0, order(1, SELL, 1.0)), (51.0, order(2, SELL, 1.0)), (600.0, order(3, SELL, 1.0))]
     free = gate(orders, config, fills=fills, instruments=(nyse, B))
-    assert (passed(free), refused(free)) == (["1"], [("2", "duplicate"), ("3", "stale_quote")])
+    assert (passed(free), refused(free)) == (["1"], [("2", "duplicate"), ("3", "duplicate")])
     stopped = gate(orders, config, fills=fills, actions=[(40.0, STOP)], instruments=(nyse, B))
     assert passed(stopped) == ["1", "2", "3"]
+
+
+def test_what_reduces_waits_for_no_fresh_price_and_no_open_session() -> None:
+    # The first bar of NYSE is at 14:30; 7 hours later it is closed and the price stale.
+    nyse = Instrument(symbol="A", tick="0.01", lot="0.1", calendar="NYSE")
+    late = 7.0 * 3_600.0
+    orders = [(late, order(1, BUY, 1.0)), (late + 1.0, order(2, SELL, 4.0)), (late + 2.0, order(3, SELL, 1.0))]
+    for config, code in (
+        (RiskConfig(quote_age_max_s=60.0), "stale_quote"),
+        (RiskConfig(session_check=True), "closed_session"),
+    ):
+        out = gate(orders, config, fills=[(0.0, fill("x", BUY, 4.0))], instruments=(nyse, B))
+        assert (passed(out), refused(out)) == (["2"], [("1", code), ("3", code)])
 
 
 def test_a_strategys_halt_is_none_of_the_gates_business() -> None:

@@ -209,6 +209,12 @@ def test_a_fill_through_zero_ends_a_trip_and_dust_counts_as_flat() -> None:
     assert [value for _, _, _, value, *_ in streak(*turned)] == [2.0]
 
 
+def test_a_trip_that_breaks_even_is_no_loss() -> None:
+    # 0.3 - 0.2 is a little less than 0.1.
+    trips = [position("A", 1.0, 9.0), position("A", 0.0, 0.0, realised=0.1), position("A", 1.0, 9.0, realised=0.1)]
+    assert streak(*trips, position("A", 0.0, 0.0, realised=0.3, fees=0.2), most=1) == []
+
+
 def test_the_count_begins_anew_after_a_pause() -> None:
     trips = [p for i in range(5) for p in (position("A", 1.0, 9.0, -i), position("A", 0.0, 0.0, -i - 1.0))]
     assert [when for when, *_ in streak(*trips)] == [3.0, 7.0]

@@ -298,6 +298,78 @@ def test_example_malformed() -> None:
     documented(desk.send(BUY, 1.0))
 
 
+def test_example_links() -> None:
+    desk = Desk()
+    assert desk.send(BUY, 10.0, "LIMIT", limit_price=90.0, order_id="entry", group="in") == ""
+    documented(desk.send(BUY, 1.0, "LIMIT", limit_price=90.0, symbol="ES", replaces="entry"))
+    assert desk.send(SELL, 1.0, symbol="ES", parent="entry").startswith("link: the order entry that it is a child of")
+    documented(desk.send(BUY, 10.0, "LIMIT", limit_price=91.0, replaces="entry", group="other"))
+    assert desk.send(BUY, 10.0, "LIMIT", limit_price=91.0, replaces="entry", group="in") == ""
+
+
+def test_example_beyond_counting() -> None:
+    desk = Desk()
+    documented(desk.send(BUY, 1e300))
+    documented(desk.send(SELL, 1.0, "LIMIT", limit_price=1e307))
+    for kind in ("STOP", "STOP_LIMIT", "MARKET_IF_TOUCHED"):
+        assert desk.send(BUY, 1.0, kind, limit_price=1.0, stop_price=1e307).startswith("price: the stop price")
+    assert desk.send(SELL, 1.0, "TRAILING_STOP", trail=1e307).startswith("price")
+    desk.prices["ACME"] = (1e307, 1e307)
+    assert desk.send(BUY, 1.0).startswith("no_price")
+
+
+def test_a_deep_bid_is_no_licence_to_sell_short() -> None:
+    desk = Desk(order_notional_max=5_000.0, gross_exposure_max=1.0)
+    assert desk.send(BUY, 10_000.0, "LIMIT", limit_price=0.01) == ""
+    assert desk.send(SELL, 10_000.0).startswith("order_notional")
+
+
+def test_after_a_stop_nothing_passes_beside_what_closes_the_position() -> None:
+    desk = Desk()
+    desk.hold(10.0)
+    desk.state = TradingState.HALTED
+    assert desk.send(SELL, 10.0, reduce_only=True) == ""
+    assert desk.send(SELL, 10.0).startswith("halted")
+
+
+@pytest.mark.parametrize("state", [TradingState.HALTED, TradingState.REDUCING, TradingState.ACTIVE])
+def test_no_child_reopens_what_its_parent_closes(state: TradingState) -> None:
+    desk = Desk()
+    desk.hold(10.0)
+    desk.state = state
+    if state is TradingState.ACTIVE:
+        desk.checks.halted_until["ACME"] = datetime(2024, 1, 4)
+    assert desk.send(SELL, 10.0, "LIMIT", limit_price=90.0, order_id="exit") == ""
+    assert desk.send(BUY, 10.0, "STOP", stop_price=100.0, parent="exit") != ""
+    assert desk.send(BUY, 10.0, "STOP", stop_price=100.0, parent="exit", reduce_only=True) == ""
+
+
+def test_while_reducing_a_stop_may_be_tightened_and_a_resting_short_not_sold_at_once() -> None:
+    desk = Desk()
+    desk.hold(10.0)
+    assert desk.send(SELL, 10.0, "STOP", stop_price=90.0, order_id="stop") == ""
+    assert desk.send(SELL, 5.0, "LIMIT", limit_price=150.0, order_id="short") == ""
+    desk.state = TradingState.REDUCING
+    assert desk.send(SELL, 5.0, replaces="short").startswith("reducing")
+    desk.exposure.remove("short")
+    assert desk.send(SELL, 10.0, "STOP", stop_price=95.0, replaces="stop") == ""
+
+
+def test_cash_only_never_goes_short_through_a_reduce_only_sale() -> None:
+    for first, second in ((True, False), (False, True)):
+        desk = Desk(cash_only=True)
+        desk.hold(10.0)
+        assert desk.send(SELL, 10.0, reduce_only=first) == ""
+        assert desk.send(SELL, 10.0, reduce_only=second).startswith("short: 20 ACME would be for sale, 10 are held")
+
+
+def test_a_reduce_only_sale_may_not_make_room_for_a_short_beyond_the_limit() -> None:
+    desk = Desk(gross_exposure_max=1.0)
+    desk.hold(100.0)
+    assert desk.send(SELL, 200.0) == ""
+    assert desk.send(SELL, 100.0, reduce_only=True).startswith("gross_exposure: exposure would be 20000.00")
+
+
 def test_every_code_is_an_example_of_the_page() -> None:
     assert {code for code in CODES if f"\n{code}: " not in PAGE} == set()
 

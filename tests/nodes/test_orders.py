@@ -244,6 +244,27 @@ def test_a_split_scales_what_is_held_and_wanted() -> None:
     assert [(t, o.side.name, o.quantity) for t, o in run(graph)] == [(T0, "BUY", 1.0), (T0 + 4 * SECOND, "SELL", 2.0)]
 
 
+@pytest.mark.parametrize("state", [OrderState.CANCELLED, OrderState.REJECTED])
+def test_what_a_split_takes_back_is_ordered_anew_when_the_last_of_it_is(state: OrderState) -> None:
+    # 20 and 30 on their way; 1 for 10: 5 are missing, and nothing is sold because of what will never come.
+    def graph() -> Any:
+        split = at((2.0, CorporateAction(symbol="A", split="1/10")))
+        wanted = at((0.0, target(20.0)), (1.0, target(50.0)))
+        ends = at((3.0, update(1, state)), (4.0, update(2, state)), (5.0, update(2, state)))
+        nothing = csp.null_ts(Fill), ends, csp.null_ts(RiskAction)
+        return generate_orders(wanted, *nothing, A, "run", corporate=split)
+
+    assert [(t, o.side.name, o.quantity) for t, o in run(graph)][2:] == [(T0 + 4 * SECOND, "BUY", 5.0)]
+
+
+def test_a_halt_after_a_stop_forgets_nothing() -> None:
+    # The gate cancels nothing for it: the order that closes goes on, and counts.
+    halt = RiskAction(kind=RiskActionKind.HALT_SYMBOL, code="symbol_loss", value=2.0, limit=1.0, symbol="A")
+    wanted = [(0.0, target(2.0)), (2.0, target(0.0)), (4.0, target(0.0))]
+    fills = [(1.0, fill(1, Side.BUY, 2.0))]
+    assert orders(wanted, fills, (), [(2.0, STOP), (3.0, halt)])[1:] == [(T0 + 2 * SECOND, "SELL", 2.0)]
+
+
 @csp.node
 def whimsical_venue(order: ts[OrderRequest], whims: list[str], delay: timedelta) -> csp.Outputs(
     fill=ts[Fill], update=ts[OrderUpdate]

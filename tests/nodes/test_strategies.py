@@ -20,7 +20,7 @@ from nodes.allocation import allocate, net_target
 from nodes.events import PositionUpdate, RiskActionKind, StrategyFill, TargetPosition
 from nodes.orders import generate_orders
 from nodes.portfolio import portfolio
-from nodes.strategies import StrategyLimits, Trips, strategy_book, strategy_guard
+from nodes.strategies import StrategyLimits, strategy_book, strategy_guard
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
 B = Instrument(symbol="B", tick="0.01", lot="0.1")
@@ -103,25 +103,6 @@ def test_a_fill_off_the_tick_stops_the_engine() -> None:
 
 def position(quantity: float, net: float, symbol: str = "A") -> PositionUpdate:
     return PositionUpdate(symbol=symbol, quantity=quantity, average_price=1.0, realised=net + 0.5, fees=0.5)
-
-
-@pytest.mark.parametrize(
-    ("positions", "losses"),
-    [
-        ([(1.0, -1.0), (0.0, -2.0)], 1),  # the fee of the opening counts
-        ([(2.0, 0.0), (1.0, -1.0), (0.5, -2.0), (0.0, -3.0)], 1),  # closed in pieces: one trip
-        ([(1.0, 0.0), (-1.0, -1.0), (1.0, -2.0), (0.0, -3.0)], 3),  # each turn ends one
-        ([(1.0, 0.0), (0.0, -1.0), (1.0, -1.0), (0.0, 0.0), (1.0, 0.0), (0.0, -1.0)], 1),  # a gain ends the row
-        ([(1.0, 0.0), (0.0, 0.0)], 0),  # nothing won, nothing lost
-        ([(1.0, 0.0), (0.05, -1.0), (1.05, -1.0), (0.05, -2.0)], 2),  # less than a lot is left: flat
-        ([(0.1, 0.0), (0.1, 0.0), (0.0, -1.0)], 1),
-    ],
-)
-def test_losses_are_counted_by_round_trip(positions: list[tuple[float, float]], losses: int) -> None:
-    trips = Trips((A,))
-    for quantity, net in positions:
-        trips.add(PositionUpdate(symbol="A", quantity=quantity, average_price=1.0, realised=net, fees=0.0))
-    assert trips.losses == losses
 
 
 def guarded(
