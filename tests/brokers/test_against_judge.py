@@ -113,7 +113,7 @@ def test_the_engine_reports_what_the_judge_reports(market: str) -> None:
 
 @pytest.mark.parametrize("market", MARKETS)
 def test_the_engine_reports_what_the_judge_reports_all_day(market: str) -> None:
-    hammer(market, 6, lambda script: reports_are_the_judges(all_day(script)))
+    hammer(market, 4, lambda script: reports_are_the_judges(all_day(script)))
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ def test_every_promised_file_is_written(quarter: Path) -> None:
     }
     assert pq.read_schema(quarter / "fills.parquet").names == [
         "time", "market_time", "symbol", "side", "quantity", "price", "fee", "order_id", "liquidity",
+        "base_fee", "decision_price", "market_price", "half_spread",
     ]  # fmt: skip
     assert pq.read_schema(quarter / "equity.parquet").names == [
         "time", "equity", "cash", "position_value", "gross_exposure",
