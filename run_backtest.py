@@ -16,6 +16,9 @@ if __name__ == "__main__":
         heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if heard:
             signal.signal(signal.SIGINT, _leave)
+        elif signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # Who started us wants it ignored, as a shell does for a background job; csp would hear it all the same.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         from graphs.cli import backtest_main
 
         if heard:

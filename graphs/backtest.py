@@ -71,6 +71,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
     """
     if not config.feeds:
         raise ConfigError("there is no market data: name a file with --data, or [[feeds]] in a config")
+    halted = checks.open_halt(config)
     feeds = tuple((source, describe(source, whole=whole)) for source in config.feeds)
     macro = tuple((source, describe(source, whole=whole)) for source in config.macro)
     checks.check_kinds(feeds, "feeds", ("bars", "trades"))
@@ -107,7 +108,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
         start=start,
         end=end,
         plugins=plugins,
-        halted=checks.open_halt(config),
+        halted=halted,
     )
 
 

@@ -219,11 +219,16 @@ def open_halt(config: BacktestConfig) -> Halt | None:
     """
     if not config.journal:
         return None
+    path = Path(config.journal)
+    if path.is_dir():
+        raise ConfigError(f"the journal {path} is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise ConfigError(f"the folder {path.parent} of the journal {path.name} does not exist")
     try:
         with Journal(config.journal) as journal:
             return journal.open_halt()
     except (JournalError, OSError) as exc:
-        raise ConfigError(f"journal: {exc}") from None
+        raise ConfigError(str(exc)) from None
 
 
 def load_plugin(name: str) -> SignalPlugin:

@@ -8,11 +8,14 @@ import errno
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -97,11 +100,16 @@ def _run(arguments: Arguments) -> int:
         folders.discard_empty(out)
         raise
     sys.stdout.flush()
-    report = judge(planned, outcome, out)
+    try:
+        report = judge(planned, outcome, out)
+    except KeyboardInterrupt:
+        _say(f"interrupted while the report was being made: the streams are in {out}, as far as {outcome.reached}")
+        return 130
     if report is not None:
         _Console().print(summary_table(report))
         print(f"report: {out / 'report.html'}")
     _note_unlisted(planned)
+    _note_refused(out)
     if outcome.trouble:
         _say(f"while stopping: {outcome.trouble}")
     if outcome.interrupted:
@@ -131,6 +139,16 @@ def _note_unlisted(planned: Plan) -> None:
     free = [i.symbol for i in planned.trading.instruments if i.symbol not in listed]
     if free:
         _say(f"note: no [[instruments]] for {names(free)}: traded unrounded and free of fees")
+
+
+def _note_refused(out: Path) -> None:
+    """A run in which nothing was let through looks like one in which nothing was wanted: say so."""
+    states = pq.read_table(out / "updates.parquet", columns=["state", "code"])
+    codes = Counter(states.filter(pc.field("state") == "REJECTED")["code"].to_pylist())
+    if codes:
+        told = ", ".join(f"{code} {count}" for code, count in codes.most_common(5))
+        wanted = pq.read_metadata(out / "orders.parquet").num_rows
+        _say(f"note: {sum(codes.values())} of {wanted} orders were refused: {told}")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from nodes.strategies import StrategyLimits
 from nodes.technical import TechnicalConfig
 
 _SIGNAL_SOURCES = ("technical", "adaptive", "macro", "news", "price_alert")
+MAIN = "main"  # the strategy of a config that names none
 _COST_BASES = ("average", "fifo")
 _YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
 
@@ -170,4 +171,4 @@ def all_strategies(config: BacktestConfig) -> tuple[StrategyConfig, ...]:
     """Those of a config; the one of its top level where it names none."""
     if config.strategies:
         return config.strategies
-    return (StrategyConfig(name="main", signals=config.signals, fuse=config.fuse, sizing=config.sizing),)
+    return (StrategyConfig(name=MAIN, signals=config.signals, fuse=config.fuse, sizing=config.sizing),)

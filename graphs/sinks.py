@@ -206,8 +206,9 @@ def record_streams(streams: AccountStreams, folder: Path) -> None:
         {
             "equity": streams.equity,
             "cash": csp.sample(streams.equity, streams.cash),
-            "position_value": streams.position_value,
-            "gross_exposure": streams.gross_exposure,
+            # A flow of money moves equity alone: each row still says everything.
+            "position_value": csp.sample(streams.equity, streams.position_value),
+            "gross_exposure": csp.sample(streams.equity, streams.gross_exposure),
         },
     )
 

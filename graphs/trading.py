@@ -15,7 +15,7 @@ from feeds.files import Source
 from feeds.instruments import Instrument
 from feeds.streams import by_symbol, together
 from graphs.account import Account
-from graphs.config import StrategyConfig, TradingConfig
+from graphs.config import MAIN, StrategyConfig, TradingConfig
 from graphs.edges import AccountStreams, Feeds, Streams, Venue
 from nodes.adaptive import adaptive_signal, market_state
 from nodes.alerts import price_change_alert
@@ -264,7 +264,10 @@ def _opinions(
         alerts.append(price_change_alert(bar.close, symbol, strategy.signals.price_alert))
     signals += [plugin(bar, symbol, feeds.sources) for plugin in plugins]
     if not signals:
-        raise ConfigError(f"{symbol} has no source of signals in signals.use, signals.technical.enabled or a plugin")
+        whose = "" if strategy.name == MAIN else f"strategy {strategy.name}: "
+        raise ConfigError(
+            f"{whose}{symbol} has no source of signals in signals.use, signals.technical.enabled or a plugin"
+        )
     return _Opinions(signals, alerts, state)
 
 

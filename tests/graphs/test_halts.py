@@ -1,5 +1,7 @@
 """An emergency stop ends trading, in the run and after a restart, until a person resets it."""
 
+import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,5 +87,48 @@ def test_a_file_that_is_no_journal_is_refused(tmp_path: Path, capsys: pytest.Cap
     path = tmp_path / "notes.txt"
     path.write_text("buy low, sell high\n" * 100)
     assert backtest_main(["--quiet", "--journal", str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "error: journal: " in capsys.readouterr().err
+    assert "notes.txt cannot be used: file is not a database" in capsys.readouterr().err
     assert path.read_text().startswith("buy low")
+
+
+def test_a_journal_that_cannot_be_is_told_with_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert backtest_main(["--quiet", "--journal", str(tmp_path)]) == 2
+    assert f"the journal {tmp_path} is a folder; name a file in it" in capsys.readouterr().err
+    assert backtest_main(["--quiet", "--journal", str(tmp_path / "no" / "j")]) == 2
+    assert f"the folder {tmp_path / 'no'} of the journal j does not exist" in capsys.readouterr().err
+
+
+def test_a_run_whose_orders_were_all_refused_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["--quiet", "--end", "2017-08-15", "--risk.order-notional-max", "1", "--out", str(tmp_path / "out")]
+    assert backtest_main(command) == 0
+    refused = len(rows(tmp_path / "out" / "orders.parquet"))
+    assert refused
+    assert f"note: {refused} of {refused} orders were refused: order_notional {refused}" in capsys.readouterr().err
+
+
+def test_what_a_short_position_costs_is_in_the_report(tmp_path: Path) -> None:
+    command = ["--quiet", "--end", "2017-09-01", "--instruments.0.borrow-bps", "300", "--out", str(tmp_path / "out")]
+    assert backtest_main(command) == 0
+    flows = rows(tmp_path / "out" / "flows.parquet")
+    assert flows
+    assert all(flow["kind"] == "borrow" and flow["amount"] < 0.0 for flow in flows)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    (symbol,) = report["by_symbol"]
+    assert symbol["carry"] == pytest.approx(sum(flow["amount"] for flow in flows), abs=1e-9)
+    assert symbol["profit"] == pytest.approx(report["final_equity"] - report["initial_cash"], abs=1e-6)
+
+
+def test_a_background_job_does_not_hear_an_interrupt_that_its_shell_ignores(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "run_backtest.py"), "--end", "2017-10-01", "--out", str(tmp_path / "out")]
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline()  # streams are flowing
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors.decode()
+    assert (tmp_path / "out" / "report.json").exists()
