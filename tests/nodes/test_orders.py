@@ -269,14 +269,17 @@ def test_a_halt_after_a_stop_forgets_nothing() -> None:
 def whimsical_venue(order: ts[OrderRequest], whims: list[str], delay: timedelta) -> csp.Outputs(
     fill=ts[Fill], update=ts[OrderUpdate]
 ):
-    """Refuses, cancels, fills or fills late, as it pleases; its answer to a refusal comes in the same instant."""
+    """Refuses, cancels, fills, or fills what it has cancelled, as `whims` say, and then fills what is left.
+
+    Its answer to a refusal comes in the same instant.
+    """
     with csp.alarms():
         a_fill = csp.alarm(Fill)
     with csp.state():
         s_count = 0
 
     if csp.ticked(order):
-        whim = whims[s_count % len(whims)]
+        whim = whims[s_count] if s_count < len(whims) else "fill"  # whoever lies for ever is sent orders for ever
         s_count += 1
         number = int(order.order_id.rpartition("-")[2])
         if whim == "reject":
