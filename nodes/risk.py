@@ -120,7 +120,7 @@ def risk_monitor(
 
     Ticks:
         As `account_limits` and `symbol_loss`, in the cycle of the change; `losing_streak`, in the cycle of a fill;
-        `tail_limits`, at most every 100 ms.
+        `tail_limits`, with each price, a microsecond later where there are several symbols.
     """
     if unit_values is None:
         unit_values = {
