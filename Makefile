@@ -8,13 +8,16 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help backtest test test-slow test-all setup check format bench bench-orders bench-peers clean
+.PHONY: help backtest live-demo test test-slow test-all setup check format bench bench-orders bench-peers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 backtest: $(READY) ## replay two years of hourly BTC-USD through the graph; report under runs/
 	@$(BIN)/python run_backtest.py $(ARGS)
+
+live-demo: $(READY) ## trade on a local exchange for a minute, with an outage, and replay it byte for byte
+	@$(BIN)/python examples/03_live_demo.py $(ARGS)
 
 test: $(DEV_READY) ## run the test suite, without the slow tests
 	@$(BIN)/python -m pytest -q -m "not slow"

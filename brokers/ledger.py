@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
-from brokers.units import Money, Steps, common_quantum
+from brokers.opening import Opening
+from brokers.units import Money, Steps, common_quantum, half_up
 from feeds.instruments import Instrument
 
 METHODS = ("average", "fifo")
@@ -74,6 +75,25 @@ class Contract:
         """Quanta as the nearest float in quote currency."""
         return self.denomination.amount(quanta)
 
+    def held(self, quantity: str) -> int:
+        """Signed units of a decimal quantity.
+
+        Raises:
+            ValueError: it is no multiple of the smallest quantity.
+        """
+        units = Fraction(quantity) / self.units.step
+        if units.denominator > 1:
+            raise ValueError(
+                f"want a multiple of {self.units.step}, the smallest quantity of {self.instrument.symbol}, "
+                f"was {quantity}"
+            )
+        return int(units)
+
+    def whole_lots(self, units: int) -> int:
+        """Signed units as lots, towards zero."""
+        lots = abs(units) // self.units_per_lot
+        return lots if units > 0 else -lots
+
     def average_price(self, position: "Position") -> float:
         """Average cost of the open units; 0.0 when flat. For display: the books keep the cost itself."""
         if position.units == 0:
@@ -115,14 +135,23 @@ class Ledger:
         currency: of the account; "" where the instruments have but one.
         method: what the units that leave a position have cost: their share of it all ("average"), or what was paid for
             the oldest ("fifo"), for which each open purchase is kept.
+        opening: what the account holds at the start, in place of `initial_cash` alone. Its cash and costs count to the
+            nearest quantum; `start` is its cash and what its positions cost. An open position is one purchase.
 
     Raises:
         ValueError: no instrument, a symbol twice, two units of a currency, an account without a currency, an unknown
-            method, or cash that is no multiple of the currency's unit.
+            method, or cash that is no multiple of the currency's unit; an opening in an account of several currencies,
+            with a symbol that is not traded, or a quantity that is no multiple of the smallest one.
     """
 
     def __init__(
-        self, instruments: Iterable[Instrument], initial_cash: float, *, currency: str = "", method: str = "average"
+        self,
+        instruments: Iterable[Instrument],
+        initial_cash: float,
+        *,
+        currency: str = "",
+        method: str = "average",
+        opening: Opening | None = None,
     ) -> None:
         listed = tuple(instruments)
         if len({i.symbol for i in listed}) != len(listed):
@@ -137,8 +166,12 @@ class Ledger:
             for symbol, contract in self.contracts.items()
         }
         self.start = dict.fromkeys(self._money, 0)  # quanta by currency
-        self.start[self.currency] = self.quanta(initial_cash)
-        self.cash = dict(self.start)
+        if opening is None:
+            self.start[self.currency] = self.quanta(initial_cash)
+            self.cash = dict(self.start)
+        else:
+            self.cash = dict(self.start)
+            self._open(opening)
 
     def book(self, symbol: str, lots: int, ticks: int, fee: int, base_fee: int = 0) -> Position:
         """Book one execution of signed `lots` at `ticks`; return the position after it.
@@ -242,6 +275,25 @@ class Ledger:
         position.cost -= sold
         position.realised += paid - sold
         return paid
+
+    def _open(self, opening: Opening) -> None:
+        if len(self._money) > 1:
+            raise ValueError(
+                f"an opening tells the cash of one currency, the account has {', '.join(self._money)}: "
+                "start it without one"
+            )
+        quantum = self._money[self.currency].quantum
+        start = self.cash[self.currency] = half_up(Fraction(opening.cash) / quantum)
+        for held in opening.positions:
+            position = self.positions.get(held.symbol)
+            if position is None:
+                raise ValueError(f"{held.symbol} is held at the start and is none of {', '.join(self.positions)}")
+            position.units = position.contract.held(held.quantity)
+            position.cost = half_up(Fraction(held.cost) / quantum)
+            if position.parcels is not None:
+                position.parcels.append((position.units, position.cost))
+            start += position.cost
+        self.start[self.currency] = start
 
     def unrealised(self, symbol: str, ticks: int) -> int:
         """Open profit of one symbol at `ticks`, quanta."""

@@ -33,6 +33,7 @@ from brokers.events import (
 from brokers.ledger import Contract
 from brokers.lifecycle import SPLIT
 from brokers.matching import Book, Execution, Order, Report
+from brokers.opening import Opening
 from brokers.orders import ENDED, WorkingOrder
 from brokers.terms import Translator
 from brokers.units import split_ratio
@@ -95,12 +96,17 @@ class Desk:
 
     __slots__ = ("_contract", "_orders", "_symbol", "_translator", "book", "fills", "updates")
 
-    def __init__(self, instrument: Instrument, model: FillModel, *, bars: bool, quoted: bool) -> None:
+    def __init__(
+        self, instrument: Instrument, model: FillModel, *, bars: bool, quoted: bool, opening: Opening | None = None
+    ) -> None:
         self._symbol = instrument.symbol
         self._contract = Contract(instrument)
         self._translator = Translator(instrument, self._contract)
         self._orders: dict[str, WorkingOrder] = {}
         self.book = Book(instrument, model, bars, quoted)
+        for held in () if opening is None else opening.positions:
+            if held.symbol == self._symbol:
+                self.book.position = self._contract.whole_lots(self._contract.held(held.quantity))
         self.fills: list[Fill] = []  # what happened since the caller last took them
         self.updates: list[OrderUpdate] = []
 
@@ -182,6 +188,7 @@ def _venue(
     config: PaperConfig,
     on_bars: bool,
     quoted: bool,
+    opening: Opening | None,
 ) -> csp.Outputs(update=ts[list[OrderUpdate]], fill=ts[list[Fill]]):
     """One symbol at the venue. The market inputs are passive while nothing rests."""
     with csp.alarms():
@@ -189,7 +196,7 @@ def _venue(
         a_message = csp.alarm(object)
         a_expiry = csp.alarm(bool)
     with csp.state():
-        s_desk = Desk(instrument, config.fills, bars=on_bars, quoted=quoted)
+        s_desk = Desk(instrument, config.fills, bars=on_bars, quoted=quoted, opening=opening)
         s_book = s_desk.book
         s_wire = Wire(config, instrument.symbol)
         s_lots_per_unit = float(1 / Contract(instrument).lots.step)
@@ -292,19 +299,24 @@ def paper_venue(
     market: Market,
     instruments: tuple[Instrument, ...],
     config: PaperConfig,
+    opening: Opening | None = None,
 ) -> Answers:
     """Execute orders for every instrument.
 
     Args:
         order, cancel: as the risk gate let them pass.
         market: edges by symbol; each instrument needs at least one.
+        opening: what the account holds at the start, which `reduce_only` goes by. Nothing works at the start.
 
     Ticks:
         `update` on every change of state, `fill` on every execution, in the order in which they happened.
 
     Raises:
-        ValueError: an instrument without a market.
+        ValueError: an instrument without a market, or an opening with orders: this venue does not know them.
     """
+    if opening is not None and opening.orders:
+        working = ", ".join(working.order_id for working in opening.orders)
+        raise ValueError(f"no order works at a simulated venue when a run starts, was {working}")
     symbols = [instrument.symbol for instrument in instruments]
     orders = by_symbol(order, symbols)
     cancels = by_symbol(cancel, symbols)
@@ -327,6 +339,7 @@ def paper_venue(
             config,
             not finer,
             symbol in market.quotes or symbol in market.depth,
+            opening,
         )
         updates.append(csp.unroll(venue.update))
         fills.append(csp.unroll(venue.fill))

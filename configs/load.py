@@ -74,6 +74,17 @@ def build(cls: type[T], data: dict[str, Any], where: str = "") -> T:
         raise ConfigError(f"[{where}] {exc}" if where else str(exc)) from None
 
 
+def plain(config: Any) -> Any:
+    """A config as what TOML or JSON can hold; `build` makes an equal one of it."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, (tuple, list)):
+        return [plain(item) for item in config]
+    if isinstance(config, dict):
+        return {key: plain(value) for key, value in config.items()}
+    return "none" if config is None else config
+
+
 def nearest(name: str, known: Sequence[str], what: str = "keys") -> str:
     """A hint such as `; did you mean 'x'?`, or what there is to choose from."""
     close = difflib.get_close_matches(name, known, n=1)

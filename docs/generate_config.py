@@ -1,4 +1,7 @@
-"""Write docs/reference/config.md from the dataclasses that read the configs: python docs/generate_config.py"""
+"""Write docs/reference/config.md and config-live.md from the dataclasses that read the configs.
+
+python docs/generate_config.py
+"""
 
 import ast
 import inspect
@@ -10,14 +13,23 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 from graphs.config import BacktestConfig
+from graphs.live_config import LiveConfig
 
-HEAD = """# Configuration
+HEAD = """# Configuration of a backtest
 
 <!-- Written by docs/generate_config.py from the dataclasses: change those, then run it. -->
 
 The keys of a config, a TOML file; all but the *required* ones may be left out. Types are Python's: a `tuple` is an
 array, a `dict` a table, `None` the word `"none"`. A key that is not written has its default. Each key is also a flag,
 which wins ([flags](command-line.md)).
+"""
+LIVE_HEAD = """# Configuration of a live run
+
+<!-- Written by docs/generate_config.py from the dataclasses: change those, then run it. -->
+
+The keys of a file under `configs/live/`. The tables that a backtest has too, `[signals]`, `[fuse]`, `[sizing]`, `[risk]`,
+`[broker]`, `[[instruments]]`, `[[conversions]]` and `[[strategies]]`, are [there](config.md). Secrets are in no config: a
+key that ends in `_env` names the environment variable that holds one.
 """
 
 
@@ -59,5 +71,16 @@ def page(cls: typing.Any = BacktestConfig, table: str = "", written: dict[type, 
     return "\n".join([HEAD, *written.values()])
 
 
+def live_page() -> str:
+    """The page of a live config, without the tables that the other page has."""
+    known: dict[type, str] = {}
+    page(BacktestConfig, written=known)
+    written = dict(known)
+    page(LiveConfig, written=written)
+    return "\n".join([LIVE_HEAD, *(text for cls, text in written.items() if cls not in known)])
+
+
 if __name__ == "__main__":
-    (Path(__file__).parent / "reference" / "config.md").write_text(page())
+    REFERENCE = Path(__file__).parent / "reference"
+    (REFERENCE / "config.md").write_text(page())
+    (REFERENCE / "config-live.md").write_text(live_page())

@@ -9,6 +9,9 @@ import csp
 from csp.typing import NumpyNDArray
 
 
+NOT_RECEIVED = datetime(1970, 1, 1)  # of what came from history
+
+
 class Side(csp.Enum):
     BUY = 1
     SELL = 2
@@ -19,6 +22,7 @@ class Event(csp.Struct):
 
     symbol: str
     event_time: datetime
+    received: datetime = NOT_RECEIVED  # wall clock when a live feed read it
 
 
 class Trade(Event):
@@ -27,6 +31,7 @@ class Trade(Event):
     price: float  # quote currency
     size: float  # base units or contracts
     side: Side
+    trade_id: int = 0  # the source's own, 0 where it has none
 
 
 class Quote(Event):
@@ -84,16 +89,20 @@ class Session(csp.Enum):
 
 
 class FeedState(csp.Enum):
-    CONNECTED = 1
-    LAGGING = 2
-    STALE = 3
-    GAP = 4
-    RECOVERED = 5
+    """What is known of a live feed. After STALE and GAP no new risk may rest on it, until RECOVERED or CONNECTED."""
+
+    CONNECTED = 1  # the first time it delivers
+    LAGGING = 2  # what comes is late; told once an episode, which RECOVERED ends
+    STALE = 3  # it has gone silent, or its connection is lost
+    GAP = 4  # something is known to be missing, and is being fetched
+    RECOVERED = 5  # fresh and whole again
 
 
-class FeedStatus(csp.Struct):
-    """How a feed itself is doing."""
+class FeedStatus(csp.Struct, strict=True):
+    """How a live feed itself is doing. It ticks on change alone."""
 
-    feed: str
+    feed: str  # source and kind, such as "binance trades"
+    symbol: str  # "" for all symbols of the feed
     state: FeedState
-    detail: str
+    detail: str  # a sentence for a person, without a secret
+    value: float  # seconds of silence or lag; items missing (GAP) or fetched (RECOVERED); 0.0 where there is no figure

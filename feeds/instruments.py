@@ -29,6 +29,7 @@ class Instrument:
     fees_in: str = "quote"  # "quote", or "received": a buyer pays its fee in base units, out of what it bought
     borrow_bps: float = 0.0  # a year, of the value of what is sold short
     base_unit: str = ""  # smallest unit of the base currency, such as "0.00000001"; "": the lot
+    min_notional: str = "0"  # quote currency, the least that an order may be worth; checked by venues alone
     calendar: str = "24/7"  # a pandas_market_calendars name, or "24/7"
 
     def __post_init__(self) -> None:
@@ -42,7 +43,7 @@ class Instrument:
                 possible = False
             if not possible:
                 raise ValueError(f"{name} of {self.symbol} must be a positive decimal such as '0.01', was {text!r}")
-        for name in ("fee_per_unit", "fee_min"):
+        for name in ("fee_per_unit", "fee_min", "min_notional"):
             text = getattr(self, name)
             try:
                 possible = Decimal(text).is_finite() and 0 <= Decimal(text) <= _LARGEST

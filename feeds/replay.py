@@ -49,6 +49,22 @@ def macro_points(source: Source) -> ts[MacroPoint]:
     return _reader(source).subscribe_all(MacroPoint, _MACRO)
 
 
+def bars_in_memory(bars: Sequence[Bar]) -> ts[Bar]:
+    """Bars that were fetched before the run, each known at its close; sorted by it."""
+    if not bars:
+        return csp.null_ts(Bar)
+    columns: dict[str, Any] = {name: [getattr(bar, name) for bar in bars] for name in _BAR.values()}
+    times = pa.timestamp("ns")
+    table = pa.table(
+        {
+            name: pa.array(columns[field], times if field in ("event_time", "open_time") else None)
+            for name, field in _BAR.items()
+        }
+    )
+    reader = ParquetReader(lambda start, end: iter((table,)), time_column="time", read_from_memory_tables=True)
+    return reader.subscribe_all(Bar, _BAR)
+
+
 @csp.node
 def pace(event: ts[T], speed: float) -> ts[T]:
     """Hold the engine back to `speed` times real time. An edge: the wall clock is read here, and changes no result.

@@ -14,16 +14,14 @@ of a market that never closes is missing at 1m, because Yahoo ends that day at 2
 import json
 import logging
 import os
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -32,24 +30,21 @@ import yfinance as yf
 
 from feeds.errors import DataError, FeedError, OfflineError
 from feeds.windows import Window, subtract, union
-from feeds.yahoo_bars import SCHEMA, US_STOCKS, bars_of
+from feeds.yahoo_bars import SCHEMA, US_STOCKS, inside, read
 from feeds.yahoo_client import (
-    CALENDAR,
-    CHUNK_DAYS,
     DELAY,
     INTERVALS,
     MINUTES,
     REACH_DAYS,
-    ask,
     client,
     plain_session,
+    refuse_strange,
     split_since,
 )
 
 log = logging.getLogger(__name__)
 
 _TERMS = {"EQUITY": ("1", 1.0), "ETF": ("1", 1.0), "CRYPTOCURRENCY": ("0.00001", 10.0)}  # lot, taker_bps
-_SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9.^=&_-]{0,31}")
 # How long a bar may last, with the exchange's distance from UTC: until then new rows may turn up.
 _LONGEST_DAYS = {"1d": 2, "5d": 21, "1wk": 9, "1mo": 33, "3mo": 94}
 
@@ -67,11 +62,7 @@ class YahooConfig:
     retries: int = 2  # after a failed connection, 1 s, 2 s, 4 s ... apart
 
     def __post_init__(self) -> None:
-        if not self.symbols:
-            raise ValueError("symbols must name at least one symbol, was empty")
-        for symbol in self.symbols:
-            if not _SYMBOL.fullmatch(symbol.upper()):
-                raise ValueError(f"symbols must be Yahoo's, such as AAPL, BRK-B, ^VIX or EURUSD=X, was {symbol!r}")
+        refuse_strange(self.symbols)
         if self.interval not in INTERVALS:
             raise ValueError(f"interval must be one of {' '.join(INTERVALS)}, was {self.interval!r}")
         start, end = utc(self.start), utc(self.end) if self.end is not None else None
@@ -199,7 +190,7 @@ def read_bars(path: Path, start: datetime, end: datetime) -> pa.Table:
         end: first not wanted, UTC.
     """
     bars, facts = pq.read_table(path), _facts(path)
-    return bars.filter(_inside(bars, (_naive(start), _naive(end)), facts["interval"], facts["market"]))
+    return bars.filter(inside(bars, (_naive(start), _naive(end)), facts["interval"], facts["market"]))
 
 
 def main(argv: Sequence[str] | None = None, *, session: Any = None, now: datetime | None = None) -> int:
@@ -294,20 +285,14 @@ def _update(call: _Call, symbol: str, window: Window) -> Path:
 
 def _fetch(call: _Call, held: _Held, symbol: str, piece: Window) -> None:
     """Put Yahoo's bars of `piece` in place of those that are held."""
-    tables = []
-    for chunk in _chunks(piece, call.interval):
-        answer = ask(symbol, call.interval, chunk, call.session, call.timeout_s)
-        if answer.rows is None:
-            continue
-        held.market |= answer.market
-        bars, dropped, widened = bars_of(answer, symbol, call.interval, call.now)
-        tables.append(bars.filter(_inside(bars, chunk, call.interval, answer.market)))
-        held.dropped += dropped
-        held.widened += widened
-    fresh = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+    found = read(symbol, call.interval, piece, now=call.now, session=call.session, timeout_s=call.timeout_s)
+    held.market |= found.market
+    held.dropped += found.dropped
+    held.widened += found.widened
+    fresh = found.bars
     if len(fresh) == 0:
         return  # an empty answer is never remembered: it may have been a hiccup
-    rest = held.bars.filter(pc.invert(_inside(held.bars, piece, call.interval, held.market)))
+    rest = held.bars.filter(pc.invert(inside(held.bars, piece, call.interval, held.market)))
     bars = pa.concat_tables([rest, fresh]).sort_by("open_time")
     clashes = np.flatnonzero(np.diff(bars["time"].cast(pa.int64()).to_numpy()) <= 0)
     if len(clashes):
@@ -323,14 +308,6 @@ def _fetch(call: _Call, held: _Held, symbol: str, piece: Window) -> None:
 # --- windows ---
 
 
-def _chunks(window: Window, interval: str) -> Iterator[Window]:
-    start, end = window
-    step = timedelta(days=CHUNK_DAYS[interval]) if interval in CHUNK_DAYS else end - start
-    while start < end:
-        yield start, min(start + step, end)
-        start += step
-
-
 def _refuse_out_of_reach(call: _Call, symbol: str, wanted: Sequence[Window], hint: str) -> None:
     days = REACH_DAYS.get(call.interval)
     if days is None:
@@ -343,17 +320,6 @@ def _refuse_out_of_reach(call: _Call, symbol: str, wanted: Sequence[Window], hin
             f" {earliest.isoformat(timespec='minutes')}, was {wanted[0][0].isoformat(timespec='minutes')};"
             f" longer intervals reach further back.{hint}"
         )
-
-
-def _inside(bars: pa.Table, window: Window, interval: str, market: Mapping[str, str]) -> pa.Array:
-    """Which bars the window selects: by their open, or by their date at the exchange."""
-    opens = bars["open_time"]
-    if interval in CALENDAR and len(bars):
-        opens = pc.local_timestamp(opens.cast(pa.timestamp("ns", market["timezone"])))
-        opens = pc.floor_temporal(opens, unit="day")
-    stamps = opens.cast(pa.int64()).to_numpy()
-    start, end = (pd.Timestamp(edge).as_unit("ns").value for edge in window)
-    return pa.array((start <= stamps) & (stamps < end))
 
 
 def _naive(when: datetime) -> datetime:

@@ -7,8 +7,10 @@ Source: yfinance 1.7.0, `scrapers/history.py` and `data.py`.
 """
 
 import logging
+import re
+import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,6 +40,8 @@ REACH_DAYS = {"1m": 30, "2m": 60, "5m": 60, "15m": 60, "30m": 60, "90m": 60, "60
 CHUNK_DAYS = {"1m": 7}  # Yahoo answers for at most 8 days of 1m bars at once
 DELAY = timedelta(minutes=30)  # some exchanges' quotes arrive 15 to 20 minutes late: until then a bar may change
 
+_one_at_a_time = threading.RLock()
+_SYMBOL = re.compile(r"[A-Z0-9^][A-Z0-9.^=&_-]{0,31}")
 _SPLITTING = frozenset(["EQUITY", "ETF", "MUTUALFUND"])
 _FACTS = {
     "exchange": "exchangeName",
@@ -59,6 +63,21 @@ class Answer:
     rows: Any = None  # a DataFrame with Open High Low Close Volume "Stock Splits"; None where Yahoo has no rows
     market: Mapping[str, str] = field(default_factory=dict)  # exchange, timezone, currency, kind
     periods: Any = None  # a DataFrame indexed by exchange midnight, columns start and end
+    quoted: datetime = datetime(1970, 1, 1)  # of the last price that Yahoo has, naive UTC
+    hours: Window | None = None  # the regular session of the running day, or of the next, naive UTC
+
+
+def refuse_strange(symbols: Sequence[str]) -> None:
+    """Refuse what cannot be Yahoo's symbols, such as a pair with a slash.
+
+    Raises:
+        ValueError: none, or one of them.
+    """
+    if not symbols:
+        raise ValueError("symbols must name at least one symbol, was empty")
+    for symbol in symbols:
+        if not _SYMBOL.fullmatch(symbol.upper()):
+            raise ValueError(f"symbols must be Yahoo's, such as AAPL, BRK-B, ^VIX or EURUSD=X, was {symbol!r}")
 
 
 def ask(symbol: str, interval: str, window: Window, session: Any, timeout_s: float) -> Answer:
@@ -88,6 +107,7 @@ def ask(symbol: str, interval: str, window: Window, session: Any, timeout_s: flo
             rows=rows if len(rows) else None,
             market={name: str(facts.get(key) or "") for name, key in _FACTS.items()},
             periods=facts["tradingPeriods"] if interval in MINUTES else None,
+            **_present(facts),
         )
     except YFPricesMissingError as error:
         return _without_prices(symbol, error, _facts(ticker))
@@ -104,7 +124,7 @@ def ask(symbol: str, interval: str, window: Window, session: Any, timeout_s: flo
         raise _from_transport(symbol, error) from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         if _facts(ticker).get("tradingPeriods") in _NO_PERIODS:
-            return Answer()
+            return Answer(**_present(_facts(ticker)))
         # yfinance trips over answers it does not expect, such as a page instead of JSON.
         raise FeedError(
             f"{symbol}: Yahoo's answer is not what yfinance {yf.__version__} understands"
@@ -129,23 +149,26 @@ def split_since(symbol: str, kind: str, then: datetime, now: datetime, session: 
 def client(folder: Path, retries: int) -> Iterator[None]:
     """yfinance keeps its settings for the whole process: set ours, and put back what was there.
 
+    One thread at a time is inside; the others wait.
+
     Args:
         folder: for the client's own small databases (time zones, cookies); the first one given serves the process.
         retries: after a failed connection, 1 s, 2 s, 4 s ... apart.
     """
-    debug, network, logger = yf.config.debug, yf.config.network, logging.getLogger("yfinance")
-    before = debug.hide_exceptions, network.retries, logger.level
-    _place_databases(folder.resolve())
-    YfData.cache_get.cache_clear()  # it remembers answers, refusals included, for as long as the process lives
-    debug.hide_exceptions, network.retries = False, retries
-    logger.setLevel(logging.CRITICAL)  # what it logs is what `ask` raises
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="yfinance")  # deprecations between it and pandas
-            yield
-    finally:
-        debug.hide_exceptions, network.retries = before[:2]
-        logger.setLevel(before[2])
+    with _one_at_a_time:
+        debug, network, logger = yf.config.debug, yf.config.network, logging.getLogger("yfinance")
+        before = debug.hide_exceptions, network.retries, logger.level
+        _place_databases(folder.resolve())
+        YfData.cache_get.cache_clear()  # it remembers answers, refusals included, for as long as the process lives
+        debug.hide_exceptions, network.retries = False, retries
+        logger.setLevel(logging.CRITICAL)  # what it logs is what `ask` raises
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module="yfinance")  # deprecations between it and pandas
+                yield
+        finally:
+            debug.hide_exceptions, network.retries = before[:2]
+            logger.setLevel(before[2])
 
 
 @cache
@@ -164,18 +187,33 @@ def _facts(ticker: yf.Ticker) -> Mapping[str, Any]:
     return getattr(getattr(ticker, "_price_history", None), "_history_metadata", None) or {}
 
 
+def _present(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """When Yahoo's last price is from, and the hours of its regular session; what it does not tell is left out."""
+    hours = (facts.get("currentTradingPeriod") or {}).get("regular") or {}
+    quoted, opens, closes = map(_naive, (facts.get("regularMarketTime"), hours.get("start"), hours.get("end")))
+    present: dict[str, Any] = {} if quoted is None else {"quoted": quoted}
+    return present if opens is None or closes is None else present | {"hours": (opens, closes)}
+
+
+def _naive(stamp: Any) -> datetime | None:
+    """A time as yfinance leaves it: seconds since 1970, or a Timestamp with a zone where it came to format it."""
+    if isinstance(stamp, pd.Timestamp):
+        return stamp.tz_convert(UTC).tz_localize(None).to_pydatetime()
+    return datetime.fromtimestamp(stamp, UTC).replace(tzinfo=None) if isinstance(stamp, int) else None
+
+
 def _without_prices(symbol: str, error: YFPricesMissingError, facts: Mapping[str, Any]) -> Answer:
     """An empty answer where Yahoo knows the symbol and merely has no bars in the window; raises otherwise."""
     reason = error.yahoo_reason or ""
     if reason.startswith("Data doesn't exist"):
-        return Answer()
+        return Answer(**_present(facts))
     if "delisted" in reason:
         raise _unknown(symbol) from error
     if reason or not facts.get("exchangeName"):
         raise FeedError(f"{symbol}: Yahoo answers {reason or 'neither prices nor a reason'!r}") from error
     if facts.get("firstTradeDate") is None:  # the empty page that Yahoo has for some misspelt symbols
         raise _unknown(symbol) from error
-    return Answer()
+    return Answer(**_present(facts))
 
 
 def _unknown(symbol: str) -> UnknownSymbolError:

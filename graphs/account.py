@@ -7,13 +7,18 @@ import csp
 from csp import ts
 
 from brokers.events import CancelRequest, CashFlow, Fill, OrderRequest, OrderUpdate
+from brokers.ledger import Ledger
+from brokers.opening import Opening
 from feeds.streams import by_symbol, together
 from graphs.config import AccountConfig
 from graphs.edges import AccountStreams, Feeds, Venue
 from nodes.carry import borrow, funding
 from nodes.close_out import close_out
 from nodes.events import Alert, PositionUpdate, RiskAction
+from nodes.exposure import Exposure
+from nodes.feed_status import status_alert
 from nodes.gate import risk_filter
+from nodes.opening import note_alerts, value_at_cost, wanted_at_start
 from nodes.orders import unfilled
 from nodes.portfolio import Books, portfolio, unit_values
 from nodes.risk import action_alert, risk_monitor
@@ -26,12 +31,21 @@ class Account:
     attributes can be read by whatever makes the orders that `trade` then takes.
 
     Args:
-        feeds: market data; `bars` of every instrument.
+        feeds: market data; `bars` of every instrument. While one of `status` is STALE or has a GAP, risk of its symbols
+            can only be reduced; what the account starts with is marked from `live` on.
         config: instruments, cash and risk limits.
+        opening: what is held and works at the start, in place of the initial cash.
+
+    Raises:
+        ValueError: an opening that this account cannot start with; see `Ledger` and `Exposure`.
     """
 
-    def __init__(self, feeds: Feeds, config: AccountConfig) -> None:
-        self._feeds, self._config = feeds, config
+    def __init__(self, feeds: Feeds, config: AccountConfig, opening: Opening | None = None) -> None:
+        self._feeds, self._config, self.opening = feeds, config, opening
+        self._cash = config.initial_cash if opening is None else float(opening.cash)
+        if opening is not None:  # what cannot be is refused before anything runs
+            Exposure(config.instruments, opening)
+            Ledger(config.instruments, 0.0, currency=config.currency, opening=opening)
         self._updates: Any = None
         symbols = [instrument.symbol for instrument in config.instruments]
         self._fill, self._unfilled = csp.feedback(Fill), csp.feedback(OrderUpdate)
@@ -40,7 +54,9 @@ class Account:
             csp.feedback(RiskAction),
             csp.feedback(float),
         )
-        self.closes: dict[str, ts[float]] = {symbol: feeds.bars[symbol].close for symbol in symbols}
+        self.closes: dict[str, ts[float]] = {  # what the books and the gate go by
+            symbol: feeds.marks[symbol] if symbol in feeds.marks else feeds.bars[symbol].close for symbol in symbols
+        }
         rates = feeds.rates
         self.prices: dict[str, ts[float]] = {  # the same in the currency of the account
             i.symbol: self.closes[i.symbol] * rates[i.currency] if i.currency in rates else self.closes[i.symbol]
@@ -50,7 +66,11 @@ class Account:
         self.unfilled: dict[str, ts[OrderUpdate]] = by_symbol(self._unfilled.out(), symbols)  # cuts and ends
         self.positions: dict[str, ts[PositionUpdate]] = by_symbol(self._position.out(), symbols)
         self.action: ts[RiskAction] = self._action.out()
-        self.equity: ts[float] = csp.default(self._marked.out(), config.initial_cash)
+        # As long as what is held at the start has no price it counts at what it cost.
+        worth = config.initial_cash if opening is None else value_at_cost(opening)
+        self.equity: ts[float] = csp.default(self._marked.out(), worth)
+        # What the run before wanted to hold, in base units by symbol.
+        self.wanted: dict[str, float] = {i.symbol: wanted_at_start(opening, i) for i in config.instruments}
 
     @cached_property
     def updates(self) -> dict[str, ts[OrderUpdate]]:
@@ -93,13 +113,15 @@ class Account:
             self._unfilled.out(),
             self.action,
             self.equity,
-            csp.default(cash.out(), config.initial_cash),
+            csp.default(cash.out(), self._cash),
             self.closes,
             worth,
             instruments,
             risk,
             halted,
             feeds.corporate_actions,
+            feeds.status,
+            self.opening,
         )
         answer = venue(gate.approved, csp.unroll(gate.cancel))
         self._fill.bind(answer.fill)
@@ -120,8 +142,10 @@ class Account:
             rates=feeds.rates,
             flow=carry,
             corporate=feeds.corporate_actions,
+            opening=self.opening,
+            live=feeds.live,
         )
-        watched = risk_monitor(books, self.closes, instruments, risk, worth)
+        watched = risk_monitor(books, self.closes, instruments, risk, worth, self.opening)
         action: Any = together([watched, *actions])
         self._position.bind(books.position)
         self._marked.bind(books.equity)
@@ -129,11 +153,12 @@ class Account:
         cash.bind(books.cash)
         return AccountStreams(
             orders=order,
+            approved=gate.approved,
             updates=update,
             fills=answer.fill,
             risk=action,
             state=gate.state,
-            alerts=together([action_alert(self.action), *alerts, gate.alert]),
+            alerts=together([*self._told(), action_alert(self.action), *alerts, gate.alert]),
             position=books.position,
             equity=books.equity,
             cash=books.cash,
@@ -153,9 +178,19 @@ class Account:
                 self._config.risk.flatten,
                 run_id,
                 self._feeds.corporate_actions,
+                self.opening,
             )
             for instrument in self._config.instruments
         ]
+
+    def _told(self) -> list[ts[Alert]]:
+        """What a person should know of how the run began, and of its feeds."""
+        told: list[ts[Alert]] = []
+        if self.opening is not None and self.opening.notes:
+            told.append(csp.unroll(note_alerts(self.opening.notes)))
+        if self._feeds.status is not None:
+            told.append(status_alert(self._feeds.status))
+        return told
 
     def _flows(self, carry: ts[CashFlow] | None, books: Books) -> ts[CashFlow] | None:
         dividend = None if self._feeds.corporate_actions is None else books.dividend

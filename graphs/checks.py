@@ -28,7 +28,8 @@ from feeds.files import Description, Source, tables
 from feeds.instruments import Instrument
 from feeds.sessions import SessionClock
 from feeds.times import bar_length, length_label
-from graphs.config import BacktestConfig, TradingConfig, all_strategies
+from graphs.config import BacktestConfig, RunConfig, TradingConfig, all_strategies
+from graphs.edges import Feeds
 from graphs.trading import SignalPlugin
 from nodes.events import Signal
 
@@ -117,15 +118,20 @@ def check_account(trading: TradingConfig) -> None:
 def check_conversions(config: BacktestConfig, trading: TradingConfig, feeds: Sequence[Described]) -> None:
     """Refuse a foreign currency without a rate, and a rate that no file holds."""
     there = [symbol for _, description in feeds for symbol in description.symbols]
-    rated = [conversion.currency for conversion in config.conversions]
-    if len(set(rated)) != len(rated):
-        raise ConfigError(f"conversions: want each currency once, was {listed(rated)}")
     for conversion in config.conversions:
         if conversion.symbol not in there:
             raise UnknownSymbolError(
                 f"conversions: symbol {conversion.symbol!r} for {conversion.currency} is not in the data, which hold"
                 f" {listed(there)}"
             )
+    check_currencies(config, trading)
+
+
+def check_currencies(config: RunConfig, trading: TradingConfig) -> None:
+    """Refuse a currency twice, and one in which something is traded and that has no rate."""
+    rated = [conversion.currency for conversion in config.conversions]
+    if len(set(rated)) != len(rated):
+        raise ConfigError(f"conversions: want each currency once, was {listed(rated)}")
     account = account_currency(trading.instruments, trading.currency)
     for instrument in trading.instruments:
         if instrument.currency != account and instrument.currency not in rated:
@@ -211,7 +217,7 @@ def _largest_position(trading: TradingConfig, instrument: Instrument, price: flo
     return most
 
 
-def open_halt(config: BacktestConfig) -> Halt | None:
+def open_halt(config: RunConfig) -> Halt | None:
     """The emergency stop in the journal that nobody has reset; None where there is none, or no journal.
 
     Raises:
@@ -249,9 +255,9 @@ def load_plugin(name: str) -> SignalPlugin:
     if not callable(plugin):
         raise ConfigError(f"signal plugin {name!r} cannot be loaded: {path} has no function {function!r}")
 
-    def wired(bar: ts[Bar], symbol: str, sources: tuple[Source, ...]) -> Any:
+    def wired(bar: ts[Bar], symbol: str, feeds: Feeds) -> Any:
         try:
-            signal = plugin(bar, symbol, sources)
+            signal = plugin(bar, symbol, feeds)
         except Exception as exc:  # whatever a user's function raises while the graph is wired
             raise ConfigError(f"signal plugin {name!r} failed for {symbol}: {_told(exc, module)}") from exc
         if not isinstance(signal, Edge) or signal.tstype.typ is not Signal:

@@ -1,13 +1,14 @@
 """The command line of run_backtest.py: a config file, flags over it, and an exit code that tells.
 
-Exit codes: 0 done, 1 the look-ahead check found a difference, 2 bad usage, config or data, 3 halted by risk,
-130 interrupted, 141 nobody reads what is printed.
+Exit codes: 0 done, 1 the look-ahead check or a replay found a difference, 2 bad usage, config or data, 3 halted by
+risk, 130 interrupted, 141 nobody reads what is printed.
 """
 
 import errno
 import os
 import shlex
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from configs.load import ConfigError
 from configs.load import listed as names
 from evaluation.report import summary_table
 from feeds.errors import FeedError
+from feeds.recording import Comparison, RecordingError
 from graphs import folders
 from graphs.backtest import Options, Outcome, Plan, plan, run
 from graphs.flags import PROGRAM, Arguments, parse
@@ -48,10 +50,12 @@ def backtest_main(argv: Sequence[str]) -> int:
     try:
         try:
             arguments = parse(argv)
+            if arguments.replay is not None:
+                return _replay(arguments.replay, arguments.out, show=not arguments.quiet)
             return _check(arguments) if arguments.check_lookahead else _run(arguments)
         finally:
             sys.stdout.flush()  # here, where a reader that has gone is an answer and not an accident
-    except (ConfigError, FeedError) as exc:
+    except (ConfigError, FeedError, RecordingError) as exc:
         _say(f"error: {exc}")
         return 2
     except KeyboardInterrupt:
@@ -83,6 +87,25 @@ def _check(arguments: Arguments) -> int:
         print("no look-ahead found: every signal and order was the same without the future")
         return 0
     print(f"LOOK-AHEAD FOUND: {difference}")
+    return 1
+
+
+def _replay(root: Path, out: Path | None, *, show: bool) -> int:
+    """Run a recorded live run again."""
+    from graphs.live_run import replay  # it brings the clients of the exchanges, which no backtest needs
+
+    if out is not None:
+        return _compared(replay(root, out, show=show), root)
+    with tempfile.TemporaryDirectory(prefix="replay-") as folder:
+        return _compared(replay(root, Path(folder), show=show), root)
+
+
+def _compared(comparison: Comparison, root: Path) -> int:
+    counts = ", ".join(f"{comparison.count(f'outputs/{name}')} {name}" for name in ("orders", "fills", "alerts"))
+    if comparison.identical:
+        print(f"identical: {counts}")
+        return 0
+    print(f"NOT IDENTICAL ({counts}): {comparison.first}")
     return 1
 
 

@@ -30,7 +30,7 @@ class SignalsConfig:
     """Which sources speak, and how each is set. Macro and news speak only where there is such a feed."""
 
     use: tuple[str, ...] = _SIGNAL_SOURCES  # sources that speak
-    plugins: tuple[str, ...] = ()  # "module:function", each (ts[Bar], symbol, sources) -> ts[Signal]
+    plugins: tuple[str, ...] = ()  # "module:function", each (ts[Bar], symbol, Feeds) -> ts[Signal]
     technical: TechnicalConfig = field(default_factory=TechnicalConfig)
     market: MarketStateConfig = field(default_factory=MarketStateConfig)
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
@@ -105,23 +105,15 @@ _UNSET = {"signals": SignalsConfig(), "fuse": FuseConfig(), "sizing": SizingConf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BacktestConfig:
-    """One backtest. A TOML file under configs/backtest/ overrides these; a flag overrides the file."""
+class RunConfig:
+    """What a run is, in whichever life: the account, its strategies, risk and the simulated venue."""
 
-    name: str = "backtest"  # part of the output folder's name and of every order id
-    symbols: tuple[str, ...] = ()  # trade only these; empty: all that the feeds hold
-    start: datetime | None = None  # UTC unless it carries an offset; None: the first event
-    end: datetime | None = None  # as `start`, inclusive; None: the last event
+    name: str = "run"  # part of the output folder's name and of every order id
     initial_cash: float = 100_000.0  # account currency, a multiple of its unit
     currency: str = ""  # of the account; "": that of the instruments, which then have one
     cost_basis: str = "average"  # of realised profit: average or fifo
-    journal: str = ""  # file that keeps an emergency stop until a person resets it; "": a stop ends with the run
+    journal: str = ""  # file that outlives the run; "": nothing does
     bar: str = "1m"  # length of the bars that are built from trades
-    sample: str = "Not stated."  # what was fitted on which data; printed in the report
-    trials: int = 1  # variants tried, this one included; the Sharpe ratio is deflated for them
-    feeds: tuple[Source, ...] = ()  # market data
-    macro: tuple[Source, ...] = ()  # point-in-time series
-    news: tuple[NewsConfig, ...] = ()
     instruments: tuple[Instrument, ...] = ()  # a symbol that is not listed trades unrounded and free of fees
     conversions: tuple[Conversion, ...] = ()  # rates of foreign currencies
     signals: SignalsConfig = field(default_factory=SignalsConfig)
@@ -132,16 +124,10 @@ class BacktestConfig:
     strategies: tuple[StrategyConfig, ...] = ()  # empty: one, of the signals, fuse and sizing above
 
     def __post_init__(self) -> None:
-        for name in ("start", "end"):
-            object.__setattr__(self, name, _naive_utc(name, getattr(self, name)))
-        if self.start is not None and self.end is not None and self.start >= self.end:
-            raise ValueError(f"start must lie before end, was {self.start} and {self.end}")
         if not 0.0 < self.initial_cash <= 1e13:  # beyond it a float does not hold cents
             raise ValueError(f"initial_cash must lie in (0, 1e13], was {self.initial_cash}")
         if not 0 < len(self.name.strip()) <= 100 or "/" in self.name or not self.name.isprintable():
             raise ValueError(f"name must be 1 to 100 printable characters without '/', was {self.name!r}")
-        if not 1 <= self.trials <= 1_000_000:
-            raise ValueError(f"trials must lie in [1, 1000000], was {self.trials}")
         if self.cost_basis not in _COST_BASES:
             raise ValueError(f"cost_basis must be one of {', '.join(_COST_BASES)}, was {self.cost_basis!r}")
         bar_length(self.bar)
@@ -158,6 +144,31 @@ class BacktestConfig:
             raise ValueError(f"want each instrument once, was {symbols}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestConfig(RunConfig):
+    """One backtest. A TOML file under configs/backtest/ overrides these; a flag overrides the file."""
+
+    name: str = "backtest"  # part of the output folder's name and of every order id
+    symbols: tuple[str, ...] = ()  # trade only these; empty: all that the feeds hold
+    start: datetime | None = None  # UTC unless it carries an offset; None: the first event
+    end: datetime | None = None  # as `start`, inclusive; None: the last event
+    journal: str = ""  # file that keeps an emergency stop until a person resets it; "": a stop ends with the run
+    sample: str = "Not stated."  # what was fitted on which data; printed in the report
+    trials: int = 1  # variants tried, this one included; the Sharpe ratio is deflated for them
+    feeds: tuple[Source, ...] = ()  # market data
+    macro: tuple[Source, ...] = ()  # point-in-time series
+    news: tuple[NewsConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end"):
+            object.__setattr__(self, name, _naive_utc(name, getattr(self, name)))
+        if self.start is not None and self.end is not None and self.start >= self.end:
+            raise ValueError(f"start must lie before end, was {self.start} and {self.end}")
+        if not 1 <= self.trials <= 1_000_000:
+            raise ValueError(f"trials must lie in [1, 1000000], was {self.trials}")
+        RunConfig.__post_init__(self)  # super() does not work in a dataclass with slots
+
+
 def _naive_utc(name: str, when: datetime | None) -> datetime | None:
     """As csp wants it: an offset is taken away, a time without one is UTC already."""
     if when is None:
@@ -167,7 +178,7 @@ def _naive_utc(name: str, when: datetime | None) -> datetime | None:
     return when.astimezone(UTC).replace(tzinfo=None) if when.tzinfo is not None else when
 
 
-def all_strategies(config: BacktestConfig) -> tuple[StrategyConfig, ...]:
+def all_strategies(config: RunConfig) -> tuple[StrategyConfig, ...]:
     """Those of a config; the one of its top level where it names none."""
     if config.strategies:
         return config.strategies

@@ -7,7 +7,7 @@ from datetime import timedelta
 from csp import ts
 
 from brokers.events import Answers, CancelRequest, CashFlow, CorporateAction, Fill, OrderRequest, OrderUpdate
-from feeds.events import Bar, Depth, MacroPoint, NewsItem, Quote, Trade
+from feeds.events import Bar, Depth, FeedStatus, MacroPoint, NewsItem, Quote, Trade
 from feeds.files import Source
 from nodes.events import Alert, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
 from nodes.risk import TradingState
@@ -32,6 +32,10 @@ class Feeds:
     funding: dict[str, ts[float]] = field(default_factory=dict)  # rates of perpetual futures, by symbol
     corporate_actions: ts[CorporateAction] | None = None
     sources: tuple[Source, ...] = ()  # the files behind `bars` and `trades`, where there are any
+    status: ts[FeedStatus] | None = None  # how the live feeds are doing; None: files cannot fail in the middle
+    live: ts[bool] | None = None  # ticks once, when history is over and what follows is live; None: it is all history
+    marks: dict[str, ts[float]] = field(default_factory=dict)  # prices of the books where they are not the bars' closes
+    required: dict[str, tuple[str, ...]] = field(default_factory=dict)  # live feeds that a symbol cannot trade without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class AccountStreams:
     """What an account says. Edges; each can be printed, recorded, or left alone at no cost."""
 
     orders: ts[OrderRequest]  # as the strategies want them, before the gate
+    approved: ts[OrderRequest]  # what the gate lets pass, and the venue gets
     updates: ts[OrderUpdate]
     fills: ts[Fill]
     risk: ts[RiskAction]

@@ -33,7 +33,7 @@ Every key of the config is a flag, [sizing] mode is --sizing.mode; flags win.
 
 With --config FILE, --help shows the keys and values of that file.
 
-Exit codes: 0 done, 1 look-ahead found, 2 bad usage, config or data,
+Exit codes: 0 done, 1 look-ahead found or a replay that differs, 2 bad usage, config or data,
 3 halted by risk, 130 interrupted.
 """
 
@@ -59,6 +59,9 @@ class Arguments:
     """replay at so many times real time"""
     quiet: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """do not print the streams"""
+    replay: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """run the graph of a recorded live run again, from its inputs alone, and compare what comes out; the recording
+    brings its own config"""
     check_lookahead: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """run prefixes of the data and compare: does anything in the past depend on the future? Writes no results"""
     config: Annotated[BacktestConfig, tyro.conf.arg(name="")] = field(default_factory=BacktestConfig)
@@ -71,7 +74,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         ConfigError: the file or a value cannot be used.
         SystemExit: with 0 after --help, with 2 after a message about a flag.
     """
-    named = _named(argv)
+    named = named_files(argv, "config", "data")
     path = named.config or _config_for(named.data)
     base = load(BacktestConfig, path) if path is not None else BacktestConfig()
     if named.data is not None:
@@ -88,21 +91,29 @@ def parse(argv: Sequence[str]) -> Arguments:
             default=Arguments(config=base),
             prog=PROGRAM,
             description=_DESCRIPTION,
-            registry=_registry(),
+            registry=registry(),
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from None
+    if arguments.replay is not None and (given := _beside_replay(argv)):
+        raise ConfigError(f"--replay takes all from the recording; it cannot stand beside {', '.join(given)}")
     if arguments.speed is not None and not 0.0 < arguments.speed < float("inf"):
         raise ConfigError(f"--speed must be positive and finite, was {arguments.speed}")
     return arguments
 
 
-def _named(argv: Sequence[str]) -> argparse.Namespace:
+def _beside_replay(argv: Sequence[str]) -> list[str]:
+    """The flags beside --replay that would be of no effect."""
+    names = (word.split("=")[0] for word in argv if word.startswith("--"))
+    return [name for name in names if name not in ("--replay", "--out", "--quiet")]
+
+
+def named_files(argv: Sequence[str], *flags: str) -> argparse.Namespace:
     """The files that the other flags are defaults of; None where not given, or wrong: tyro will say it better."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", type=_text)
-    first.add_argument("--data", type=_text)
-    named = argparse.Namespace(config=None, data=None)
+    for flag in flags:
+        first.add_argument(f"--{flag}", type=_text)
+    named = argparse.Namespace(**dict.fromkeys(flags))
     with suppress(argparse.ArgumentError):
         first.parse_known_args(argv, named)
     return named
@@ -132,11 +143,11 @@ _SCALARS: dict[Any, tuple[str, str]] = {
 }
 
 
-def _registry() -> ConstructorRegistry:
+def registry() -> ConstructorRegistry:
     """tyro reads `X | None` as one of two things to try, and tells of both failures; here it is one thing."""
-    registry = ConstructorRegistry()
+    rules = ConstructorRegistry()
 
-    @registry.primitive_rule
+    @rules.primitive_rule
     def scalar(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         union = info.type_origin in (typing.Union, types.UnionType)
         kinds = [kind for kind in typing.get_args(info.type) if kind is not type(None)] if union else [info.type]
@@ -161,7 +172,7 @@ def _registry() -> ConstructorRegistry:
             str_from_instance=lambda value: ["none" if value is None else str(value)],
         )
 
-    return registry
+    return rules
 
 
 def _scalar(kind: Any, text: str) -> Any:

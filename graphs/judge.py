@@ -3,7 +3,6 @@
 import hashlib
 import json
 import platform
-import subprocess
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from feeds.files import tables
 from feeds.instruments import Instrument
 from feeds.raw import locate
 from graphs.backtest import Outcome, Plan
+from graphs.version import code_version
 
 _POINTS = 20_000  # prices kept per symbol for buy-and-hold and the charts
 _PACKAGES = ("csp", "numpy", "pandas", "pyarrow")
@@ -163,22 +163,6 @@ def _halted(plan: Plan, outcome: Outcome) -> str:
 def _digest(hashes: list[str]) -> str:
     """The hash of one file, or of the hashes of several."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def code_version() -> str:
-    """The commit of the code, with `+` where the tree was changed; the package's version where there is no git."""
-    root = Path(__file__).parent.parent
-    try:
-        run = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return version("ticktorch")
-    return run.stdout.strip()
 
 
 def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:

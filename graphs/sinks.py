@@ -12,7 +12,7 @@ from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
 from brokers.events import NEVER, Fill, OrderRequest, OrderType, OrderUpdate, TimeInForce
 from graphs.edges import AccountStreams, Streams
-from nodes.events import Alert, RiskAction, Signal, TargetPosition
+from nodes.events import Alert, RiskAction, RiskActionKind, Signal, TargetPosition
 
 T = TypeVar("T")
 
@@ -86,6 +86,8 @@ def _price(value: float) -> str:
 
 
 def _risk(action: RiskAction) -> str:
+    if action.kind is RiskActionKind.WIND_DOWN:
+        return f"{action.kind.name}: asked to stop, nothing new is sent; what works: {action.code}"
     whom = "".join(f" {name}" for name in (action.symbol, action.strategy) if name)
     until = f" until {action.until}" if action.until < NEVER else ""
     return f"{action.kind.name}{whom}{until}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}"

@@ -9,9 +9,9 @@ import csp
 from csp import ts
 
 from brokers.events import CancelRequest, CorporateAction
+from brokers.opening import Opening
 from configs.load import ConfigError
 from feeds.events import Bar, Trade
-from feeds.files import Source
 from feeds.instruments import Instrument
 from feeds.streams import by_symbol, together
 from graphs.account import Account
@@ -22,16 +22,18 @@ from nodes.alerts import price_change_alert
 from nodes.allocation import allocate, net_target
 from nodes.events import Alert, MarketState, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
 from nodes.fuse import check_names, fuse_signals
+from nodes.hold import hold_until_live
 from nodes.macro import macro_signal
 from nodes.news import news_signal
 from nodes.orders import generate_orders
 from nodes.risk import limit_target
+from nodes.since import since_live
 from nodes.sizing import annual_volatility, kelly_fraction, target_position
 from nodes.strategies import strategy_book, strategy_guard
 from nodes.technical import technical_signals
 
-# A user's own signal: (bars of the symbol, symbol, market data files) -> ts[Signal]; by name of strategy.
-SignalPlugin = Callable[[ts[Bar], str, tuple[Source, ...]], Any]
+# A user's own signal: (bars of the symbol, symbol, all that the graph hears) -> ts[Signal]; by name of strategy.
+SignalPlugin = Callable[[ts[Bar], str, Feeds], Any]
 Plugins = Mapping[str, tuple[SignalPlugin, ...]]
 
 
@@ -52,6 +54,8 @@ def trading_system(
     run_id: str,
     plugins: Plugins | None = None,
     halted: bool = False,
+    opening: Opening | None = None,
+    actions: tuple[ts[RiskAction], ...] = (),
 ) -> Streams:
     """Wire signals, fusion, sizing, risk and orders between the feeds and a venue.
 
@@ -62,13 +66,14 @@ def trading_system(
         run_id: first part of every order id.
         plugins: further signal sources, by strategy.
         halted: a person has not reset an earlier emergency stop: nothing trades.
+        opening: what the account starts with, where that is more than cash.
+        actions: what others ask of everyone, beside the risk monitor; such as a person who stops the run.
 
     Raises:
         ConfigError: no source of signals, or a fuse weight that names none.
     """
-    account, said = Account(feeds, config), _Said()
-    alone = len(config.strategies) == 1 and not config.strategies[0].limits.active
-    wire = _alone if alone else _netted
+    account, said = Account(feeds, config, opening), _Said()
+    wire = _alone if _is_alone(config) else _netted
     wanted = wire(feeds, config, account, said, plugins or {}, halted)
     orders = [
         generate_orders(
@@ -79,6 +84,7 @@ def trading_system(
             instrument,
             run_id,
             csp.null_ts(CorporateAction) if feeds.corporate_actions is None else feeds.corporate_actions,
+            opening,
         )
         for instrument in config.instruments
     ]
@@ -86,7 +92,7 @@ def trading_system(
         together(orders),
         csp.null_ts(CancelRequest),
         venue,
-        actions=wanted.actions,
+        actions=(*wanted.actions, *actions),
         alerts=tuple(said.alerts),
         halted=halted,
     )
@@ -97,6 +103,11 @@ def trading_system(
         targets=together(list(wanted.targets.values())),
         strategy_fills=None if wanted.share is None else wanted.share(done),
     )
+
+
+def _is_alone(config: TradingConfig) -> bool:
+    """Whether there is one strategy, and the books of the account are all that it needs."""
+    return len(config.strategies) == 1 and not config.strategies[0].limits.active
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +166,7 @@ def _netted(
                 account.action,
                 i,
                 halted,
+                account.opening,
             )
             for i in config.instruments
         ]
@@ -204,7 +216,7 @@ def _targets(
     plugins: Plugins,
 ) -> dict[str, ts[TargetPosition]]:
     """What one strategy wants to hold of each symbol."""
-    extra = plugins.get(strategy.name, ())
+    alone, extra = _is_alone(config), plugins.get(strategy.name, ())
     if not extra:  # a plugin may name its sources as it likes
         try:
             check_names(strategy.fuse, _source_names(feeds, strategy))
@@ -218,14 +230,35 @@ def _targets(
         said.signals += opinion.signals
         said.alerts += opinion.alerts
         fused = fuse_signals(opinion.signals, opinion.state, symbol, strategy.fuse)
+        if feeds.live is not None:
+            fused = since_live(fused, feeds.live)  # history is for opinions to form, not to be traded
         said.final.append(fused)
         volatility = kelly = csp.null_ts(float)
         if sizing.mode == "volatility":
             volatility = annual_volatility(close, sizing.volatility_window)
         elif sizing.mode == "kelly":
             kelly = kelly_fraction(fused, close, sizing.kelly_window)
-        targets[symbol] = target_position(fused, account.prices[symbol], equity, volatility, kelly, instrument, sizing)
+        wanted = account.wanted[symbol]
+        target = target_position(
+            fused,
+            account.prices[symbol],
+            equity,
+            volatility,
+            kelly,
+            instrument,
+            sizing,
+            held=wanted if alone else 0.0,
+            decide=not alone and wanted != 0.0,  # it is nobody's yet
+        )
+        targets[symbol] = _once_connected(target, symbol, feeds)
     return targets
+
+
+def _once_connected(target: ts[TargetPosition], symbol: str, feeds: Feeds) -> ts[TargetPosition]:
+    """Live, nothing is wanted of a symbol before each feed that it needs has delivered."""
+    if feeds.live is None or feeds.status is None:
+        return target
+    return hold_until_live(target, feeds.live, feeds.status, symbol, feeds.required.get(symbol, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +295,7 @@ def _opinions(
         signals.append(news_signal(feeds.news, symbol, strategy.signals.news))
     if "price_alert" in use:
         alerts.append(price_change_alert(bar.close, symbol, strategy.signals.price_alert))
-    signals += [plugin(bar, symbol, feeds.sources) for plugin in plugins]
+    signals += [plugin(bar, symbol, feeds) for plugin in plugins]
     if not signals:
         whose = "" if strategy.name == MAIN else f"strategy {strategy.name}: "
         raise ConfigError(

@@ -9,11 +9,13 @@ from csp import ts
 
 from brokers.events import Fill, OrderState, OrderUpdate
 from brokers.ledger import Contract
+from brokers.opening import Opening
 from brokers.orders import ENDED
 from feeds.events import Bar, Side, Trade
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE
 from nodes.events import RiskAction, RiskActionKind, StrategyFill, TargetPosition
+from nodes.opening import held_units
 
 RESIDUAL = ""  # the book of what no strategy wanted
 # Bound once: looking a member up on its class costs more than comparing it.
@@ -167,13 +169,18 @@ def _within(total: int, of: int) -> bool:
 
 
 class Desk:
-    """The shares of one symbol in floats: fills and market prices in, fills of the strategies out."""
+    """The shares of one symbol in floats: fills and market prices in, fills of the strategies out.
+
+    Args:
+        opening: what the account holds at the start. No strategy has asked for it yet: it is in the residual book.
+    """
 
     __slots__ = ("_contract", "shares")
 
-    def __init__(self, strategies: Iterable[str], instrument: Instrument) -> None:
+    def __init__(self, strategies: Iterable[str], instrument: Instrument, opening: Opening | None = None) -> None:
         self._contract = Contract(instrument)
         self.shares = Shares(strategies, self._contract.units_per_lot)
+        self.shares.units[RESIDUAL] = held_units(opening, self._contract)
 
     def lots(self, quantity: float) -> int:
         """Signed lots of a quantity. Raises ValueError when it is no multiple of the lot."""
@@ -245,6 +252,7 @@ def allocate(
     action: ts[RiskAction],
     instrument: Instrument,
     halted: bool = False,
+    opening: Opening | None = None,
 ) -> ts[list[StrategyFill]]:
     """Share the account's fills of one symbol among the strategies' books, as `Shares` does.
 
@@ -265,6 +273,8 @@ def allocate(
         bar, trade: the market; passive unless something waits to be crossed. One of them may never tick.
         action: what the risk monitor asks.
         halted: an earlier stop was not reset: no target counts, so the strategies do not trade with each other either.
+        opening: what the account holds at the start. It is in the residual book, which the strategies take it from, or
+            sell it for, as their targets come.
 
     Ticks:
         With every fill, and with every cross: what each book got of the fill, then of the cross; the strategies in
@@ -274,7 +284,7 @@ def allocate(
         ValueError: a fill or target off its steps.
     """
     with csp.state():
-        s_desk = Desk(targets.keys(), instrument)
+        s_desk = Desk(targets.keys(), instrument, opening)
         s_symbol = instrument.symbol
         s_halted: datetime | None = None  # until then
         s_next: dict[str, int] | None = None  # targets that do not count yet, lots

@@ -6,6 +6,7 @@ import csp
 from csp import ts
 
 from brokers.events import CorporateAction, Fill, OrderRequest, OrderState, OrderType, OrderUpdate
+from brokers.opening import Opening
 from brokers.orders import ENDED
 from brokers.units import split_ratio
 from feeds.events import Side
@@ -28,9 +29,10 @@ def _close_out(
     instrument: Instrument,
     flatten: bool,
     run_id: str,
+    opening: Opening | None,
 ) -> ts[OrderRequest]:
     with csp.state():
-        s_flight = Flight(instrument)  # of its own orders alone
+        s_flight = Flight(instrument, opening, orders=False)  # of its own orders alone
         s_stopped = False
         s_until: datetime | None = None
         s_count = 0
@@ -75,6 +77,7 @@ def close_out(
     flatten: bool,
     run_id: str,
     corporate: ts[CorporateAction] | None = None,
+    opening: Opening | None = None,
 ) -> ts[OrderRequest]:
     """Close the position of one symbol when risk stops the account or halts the symbol.
 
@@ -89,6 +92,7 @@ def close_out(
         flatten: whether an EMERGENCY_STOP closes positions at all.
         run_id: first part of the ids of its orders; the rest is the symbol, "close" and a counter.
         corporate: splits, of all symbols; what is held counts in new units a microsecond later, as in the books.
+        opening: what is held at the start.
 
     Ticks:
         A reduce-only market order for what is held, in whole lots, and not yet being closed. One that the gate or the
@@ -96,8 +100,8 @@ def close_out(
         One that a split takes back is sent again in the new units.
 
     Raises:
-        ValueError: a fill that is no multiple of the lot.
+        ValueError: a fill that is no multiple of the lot, or an opening off the steps of the instrument.
     """
     splits = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
-    orders: ts[OrderRequest] = _close_out(action, fill, update, splits, instrument, flatten, run_id)
+    orders: ts[OrderRequest] = _close_out(action, fill, update, splits, instrument, flatten, run_id, opening)
     return orders

@@ -55,6 +55,7 @@ class RiskActionKind(csp.Enum):
     EMERGENCY_STOP = 2  # the whole account, until a person resets it
     HALT_SYMBOL = 3  # one symbol is closed and takes no new risk until `until`
     HALT_STRATEGY = 4  # the same for one strategy
+    WIND_DOWN = 5  # a person asked to stop: no order is sent any more
 
 
 class RiskAction(csp.Struct, strict=True):

@@ -14,14 +14,18 @@ In flight is counted so that no mix of fills can surprise: all buys may fill and
 import math
 
 from brokers.events import Fill, OrderRequest, OrderState, OrderType, OrderUpdate
+from brokers.ledger import Contract
+from brokers.opening import Opening
 from brokers.orders import TransitionError
 from feeds.events import Side
 from feeds.instruments import Instrument
 from nodes.in_flight import NONE, Claim, Holding, Sent, own_price
+from nodes.opening import as_request, held_units, open_lots
 
 # Bound once: looking a member up on its class costs more than comparing it.
 _BUY = Side.BUY
 _ACCEPTED, _FILLED, _CANCEL_PENDING = OrderState.ACCEPTED, OrderState.FILLED, OrderState.CANCEL_PENDING
+_PARTLY_FILLED = OrderState.PARTLY_FILLED
 _MARKET, _LIMIT, _STOP = OrderType.MARKET, OrderType.LIMIT, OrderType.STOP
 _STOP_LIMIT, _TOUCHED = OrderType.STOP_LIMIT, OrderType.MARKET_IF_TOUCHED
 
@@ -56,14 +60,40 @@ class Exposure:
 
     Lots are counted by fills alone, states by updates alone, whichever comes first. What cannot be is told, as a
     sentence, and counted as said; nothing is dropped in silence.
+
+    Args:
+        opening: what is held and works at the start. Its orders are counted at their own prices until `price` knows the
+            market's.
+
+    Raises:
+        ValueError: an order or position of the opening of a symbol that is not traded, or off its steps.
     """
 
-    __slots__ = ("_claims", "holdings", "orders")
+    __slots__ = ("_claims", "holdings", "orders", "unpriced")
 
-    def __init__(self, instruments: tuple[Instrument, ...]) -> None:
+    def __init__(self, instruments: tuple[Instrument, ...], opening: Opening | None = None) -> None:
         self.holdings = {i.symbol: Holding(i) for i in instruments}
         self.orders: dict[str, Sent] = {}
         self._claims: dict[str, Claim] = {}
+        self.unpriced: dict[str, list[Sent]] = {}  # orders of the opening that wait for `price`, by symbol
+        if opening is not None:
+            self._begin(opening)
+
+    def price(self, symbol: str, last: float) -> None:
+        """Count the orders of the opening at what they are worth now that there is a price; later ones change nothing.
+
+        Args:
+            last: quote currency, positive.
+        """
+        holding = self.holdings[symbol]
+        for sent in self.unpriced.pop(symbol, ()):
+            ticks = round(own_price(sent.request, last) * holding.ticks_per_unit)
+            if sent.reduce_only or sent.order_id not in self.orders:
+                continue
+            lots = sent.open_lots
+            self._count(sent, 0)
+            sent.ticks = ticks
+            self._count(sent, lots)
 
     def prepare(self, order: OrderRequest, last: float) -> Sent | None:
         """The order in lots and ticks; None where it is of less than a lot, or asks for no more than was filled."""
@@ -237,6 +267,27 @@ class Exposure:
         """Note that all orders, or those of one symbol, are cancelled; return those that were not already."""
         working = [s for s in self.orders.values() if not s.cancelling and (not symbol or s.symbol == symbol)]
         return [sent for sent in working if self.cancel(sent.order_id)]
+
+    def _begin(self, opening: Opening) -> None:
+        named = {position.symbol for position in opening.positions} | {order.symbol for order in opening.orders}
+        unknown = named - set(self.holdings)
+        if unknown:
+            raise ValueError(
+                f"the account starts with {', '.join(sorted(unknown))}, which is none of {', '.join(self.holdings)}"
+            )
+        for holding in self.holdings.values():
+            holding.begin(held_units(opening, Contract(holding.instrument)))
+        for order in opening.orders:
+            holding = self.holdings[order.symbol]
+            still = abs(open_lots(order, Contract(holding.instrument)))
+            request = as_request(order)
+            sent = self.prepare(request, request.limit_price or request.stop_price)
+            if sent is None:
+                raise ValueError(f"want an order {order.order_id} of at least one lot, was of {order.quantity}")
+            sent.state = _ACCEPTED if still == sent.lots else _PARTLY_FILLED
+            self.add(sent)
+            self._count(sent, still)
+            self.unpriced.setdefault(order.symbol, []).append(sent)
 
     def _link(self, sent: Sent) -> None:
         """Settle what an order belongs to: what it replaces hands its place on, with group and parent."""

@@ -7,14 +7,17 @@ from datetime import datetime, timedelta
 import csp
 from csp import ts
 
-from brokers.events import CancelRequest, CorporateAction, Fill, OrderRequest, OrderState, OrderUpdate
+from brokers.events import NEVER, CancelRequest, CorporateAction, Fill, OrderRequest, OrderState, OrderUpdate
+from brokers.opening import Opening
 from brokers.units import split_ratio
+from feeds.events import FeedStatus
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE
 from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind
 from nodes.exposure import Exposure
 from nodes.order_checks import CODES, OrderChecks, Refusal
 from nodes.risk import RiskConfig, TradingState
+from nodes.wind_down import CANCEL
 
 # Bound once: looking a member up on its class costs more than comparing it.
 _REJECTED = OrderState.REJECTED
@@ -24,6 +27,7 @@ _STOP, _REDUCE, _HALT_SYMBOL = (
     RiskActionKind.REDUCE_POSITIONS,
     RiskActionKind.HALT_SYMBOL,
 )
+_WIND_DOWN = RiskActionKind.WIND_DOWN
 _INFO, _WARNING, _ALERT, _CRITICAL = AlertLevel.INFO, AlertLevel.WARNING, AlertLevel.ALERT, AlertLevel.CRITICAL
 _SECOND = timedelta(seconds=1)
 _BEFORE_ALL = datetime.min  # noqa: DTZ901 - naive UTC, as all times here
@@ -57,9 +61,11 @@ class Gate:
 
     __slots__ = ("_config", "alerts", "cancels", "checks", "exposure", "hold", "reducing_until", "requests", "state")
 
-    def __init__(self, instruments: tuple[Instrument, ...], config: RiskConfig, *, halted: bool) -> None:
+    def __init__(
+        self, instruments: tuple[Instrument, ...], config: RiskConfig, *, halted: bool, opening: Opening | None
+    ) -> None:
         self._config = config
-        self.exposure = Exposure(instruments)
+        self.exposure = Exposure(instruments, opening)
         self.checks = OrderChecks(self.exposure, instruments, config)
         self.cancels = Cancels(config.cancels_per_second_max)
         self.hold = timedelta(seconds=config.reduce_hold_s)
@@ -69,6 +75,12 @@ class Gate:
         self.requests: list[CancelRequest] = []
         if halted:
             self.say(_CRITICAL, "", "trading is HALTED from the start: no person has reset an earlier stop", 0.0)
+        elif opening is not None and not opening.clean:
+            self.state = _REDUCING
+            self.reducing_until = NEVER
+            self.say(
+                _CRITICAL, "", "trading is REDUCING for the whole run: what the account holds could not be settled", 0.0
+            )
 
     def say(self, level: AlertLevel, symbol: str, message: str, value: float) -> None:
         self.alerts.append(Alert(level=level, source="risk_filter", symbol=symbol, message=message, value=value))
@@ -101,8 +113,10 @@ class Gate:
             passes = "only orders that reduce a position pass" if self._config.flatten else "nothing passes"
             message = f"trading is HALTED by {code}: {count} working orders are being cancelled, {passes}"
             self.say(_CRITICAL, "", message, float(count))
+        elif kind is _WIND_DOWN and not self.checks.stopping:
+            self._wind_down(cancel=action.code == CANCEL)
         elif kind is _REDUCE and self.state is not _HALTED and self.hold:
-            self.reducing_until = now + self.hold
+            self.reducing_until = max(self.reducing_until, now + self.hold)
             if self.state is _ACTIVE:
                 self.state = _REDUCING
                 hold_s = self._config.reduce_hold_s
@@ -152,6 +166,13 @@ class Gate:
         message = f"{symbol} is halted until {until} by {action.code}: {count} working orders are being cancelled"
         self.say(_ALERT, symbol, message, float(count))
 
+    def _wind_down(self, *, cancel: bool) -> None:
+        self.checks.stopping = True
+        count = self._take_back("") if cancel else len(self.exposure.orders)
+        what = "are being cancelled" if cancel else "stay at the venue"
+        message = f"the run winds down: {count} working orders {what}, no order is sent any more"
+        self.say(_INFO, "", message, float(count))
+
     def _take_back(self, symbol: str) -> int:
         """Cancel all that works, or all of one symbol; the limit on cancels is not for risk itself."""
         orders = self.exposure.cancel_all(symbol)
@@ -171,9 +192,11 @@ def _gate(
     closes: dict[str, ts[float]],
     unit_values: dict[str, ts[float]],
     corporate: ts[CorporateAction],
+    status: ts[FeedStatus],
     instruments: tuple[Instrument, ...],
     config: RiskConfig,
     halted: bool,
+    opening: Opening | None,
 ) -> csp.Outputs(
     approved=ts[OrderRequest],
     refused=ts[OrderUpdate],
@@ -187,7 +210,7 @@ def _gate(
         a_resume = csp.alarm(bool)  # the end of REDUCING
         a_cancel = csp.alarm(bool)  # a cancel that waits may go out
     with csp.state():
-        s_gate = Gate(instruments, config, halted=halted)
+        s_gate = Gate(instruments, config, halted=halted, opening=opening)
         s_checks, s_holdings = s_gate.checks, s_gate.exposure.holdings
         s_others = s_checks.marks_all and len(instruments) > 1  # an order is judged by the other symbols too
         s_dated = s_checks.quote_age_max is not None
@@ -200,6 +223,8 @@ def _gate(
         csp.make_passive(unit_values)
         csp.schedule_alarm(a_start, timedelta(), True)
 
+    if csp.ticked(status):
+        s_checks.feeds.heard(status)
     if csp.ticked(corporate):
         s_gate.split(corporate)
     if csp.ticked(fill):
@@ -266,6 +291,8 @@ def risk_filter(
     config: RiskConfig,
     halted: bool,
     corporate: ts[CorporateAction] | None = None,
+    status: ts[FeedStatus] | None = None,
+    opening: Opening | None = None,
 ) -> csp.Outputs(
     approved=ts[OrderRequest],
     refused=ts[OrderUpdate],
@@ -278,7 +305,8 @@ def risk_filter(
     ACTIVE: the limits hold. REDUCING, for `reduce_hold_s` after a REDUCE_POSITIONS: only orders that reduce a position
     pass. HALTED, from an EMERGENCY_STOP on: what works is cancelled, and only reducing orders pass, or none where
     `flatten` is False; only a person ends it. HALT_SYMBOL does the same to one symbol, for a time. HALT_STRATEGY is
-    none of its business: the strategy's own target goes to 0.
+    none of its business: the strategy's own target goes to 0. From a WIND_DOWN on no order passes at all, and what
+    works is cancelled where its code is "cancel".
 
     Args:
         order: what the strategies want to send.
@@ -292,6 +320,8 @@ def risk_filter(
         unit_values: what a unit is worth by symbol, currency of the account; passive.
         halted: an earlier stop was not reset: HALTED from the first cycle.
         corporate: splits, which change what is held; they count a microsecond later, as in the books.
+        status: of live feeds: what rests on one that is STALE or has a GAP may only be reduced.
+        opening: what is held and works at the start. Where it is not clean the gate is REDUCING as long as it runs.
 
     Ticks:
         `approved` or `refused` in the order's own cycle, never both. `cancel` with the strategies' cancels, and with
@@ -299,12 +329,15 @@ def risk_filter(
         disagree about. `state` at the start and on change.
 
     Raises:
-        ValueError: a fill of another symbol, or of no whole number of lots.
+        ValueError: a fill of another symbol, or of no whole number of lots; an opening of another symbol, or off its
+            steps.
     """
     split = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
+    feeds = csp.null_ts(FeedStatus) if status is None else status
     passed = _gate(
-        order, cancel, fill, update, action, equity, cash, closes, unit_values, split, instruments, config, halted
-    )
+        order, cancel, fill, update, action, equity, cash, closes, unit_values, split, feeds, instruments, config,
+        halted, opening,
+    )  # fmt: skip
     return csp.output(
         approved=passed.approved,
         refused=passed.refused,

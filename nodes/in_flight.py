@@ -117,6 +117,11 @@ class Holding:
         else:
             self._settle()
 
+    def begin(self, units: int) -> None:
+        """What is held at the start, in smallest quantities."""
+        self._held_base = units
+        self._settle()
+
     def split(self, ratio: Fraction) -> None:
         """New units for old; a part of a unit is paid out, as in the ledger."""
         self._held_base = int(self._held_base * ratio)

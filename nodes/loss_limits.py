@@ -23,7 +23,14 @@ def next_midnight(now: datetime) -> datetime:
 
 @csp.node
 def account_limits(
-    equity: ts[float], gross_exposure: ts[float], drawdown_max: float, daily_loss_max: float, gross_exposure_max: float
+    equity: ts[float],
+    gross_exposure: ts[float],
+    drawdown_max: float,
+    daily_loss_max: float,
+    gross_exposure_max: float,
+    peak: float = 0.0,
+    day: str = "",
+    day_start: float = 0.0,
 ) -> ts[RiskAction]:
     """Drawdown, daily loss and gross exposure, checked in the cycle of the change.
 
@@ -36,6 +43,9 @@ def account_limits(
         drawdown_max: of the running peak.
         daily_loss_max: of the equity at the day's start.
         gross_exposure_max: of equity.
+        peak: of the equity before this run.
+        day: the day, YYYY-MM-DD, on which `day_start` was the equity at the start, if the first marks are of that day;
+            "" where nobody knows.
 
     Ticks:
         EMERGENCY_STOP once a run when a loss passes its limit; REDUCE_POSITIONS when gross exposure passes its limit,
@@ -50,8 +60,9 @@ def account_limits(
         s_kept, s_kept_today = 1.0 - drawdown_max, 1.0 - daily_loss_max
         s_daily = daily_loss_max < math.inf
         s_stopped = not s_daily and drawdown_max == math.inf  # nothing left to stop for
-        s_peak = 0.0
+        s_peak = peak
         s_start = 0.0  # equity at the start of the day
+        s_day = day  # that has not begun; "" where no day is waited for
         s_armed = False  # a_day is set for the end of the day
         s_floor = math.inf  # equity below it needs a closer look
         s_acted = 0.0  # the exposure that was last acted on, 0.0 inside the limit
@@ -63,6 +74,11 @@ def account_limits(
             raise ValueError(f"equity must be finite, was {equity} at {csp.now()}")
         s_peak = max(s_peak, equity)
         s_start = s_start or equity
+        if s_day:
+            today = (csp.now() - 2 * SETTLE).date().isoformat()
+            if today >= s_day:
+                s_start = day_start if today == s_day else s_start
+                s_day = ""
         if s_daily and not s_armed and not s_stopped:
             s_armed = True
             csp.schedule_alarm(a_day, next_midnight(csp.now()) + SETTLE, True)
@@ -83,6 +99,8 @@ def account_limits(
                 s_acted = ratio
                 csp.output(RiskAction(kind=_REDUCE, code="gross_exposure", value=ratio, limit=gross_exposure_max))
         s_floor = -math.inf if s_stopped else max(s_peak * s_kept, max(s_start, 0.0) * s_kept_today)
+        if s_day and not s_stopped:
+            s_floor = math.inf
     if csp.ticked(a_day):
         s_armed = False
         s_start = equity
@@ -98,6 +116,7 @@ def symbol_loss(
     unit_value: ts[float],
     instrument: Instrument,
     loss_max: float,
+    carried: bool = False,
 ) -> ts[RiskAction]:
     """What one symbol has lost since the day's start, in the cycle of the change.
 
@@ -111,6 +130,8 @@ def symbol_loss(
         close: last price, quote currency; passive.
         unit_value: what a unit is worth, currency of the account; passive.
         loss_max: of the equity at the day's start.
+        carried: the first position is of an earlier run: what it has gained or lost before its first mark in this one
+            does not count.
 
     Ticks:
         HALT_SYMBOL until the next UTC midnight, once a day.
@@ -125,6 +146,7 @@ def symbol_loss(
         s_equity = s_start = 0.0  # at the last change, at the start of the day
         s_most = 0.0  # that may be lost; infinite once the symbol is halted for the day
         s_known = False
+        s_carried = carried
         s_day_over = True  # the next change starts a day
     with csp.start():
         csp.make_passive(equity)
@@ -137,6 +159,9 @@ def symbol_loss(
         s_spent = position.quantity * position.average_price - (position.realised - position.fees) / s_multiplier
     s_known = s_known or csp.valid(equity, value, close)
     if s_known and csp.ticked(position, value) and close > 0.0:
+        if s_carried:
+            s_carried = False
+            s_profit = value - s_spent * (unit_value / close)
         if s_day_over:
             s_day_over = False
             s_before, s_start = s_profit, s_equity or equity

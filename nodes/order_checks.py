@@ -12,6 +12,7 @@ from feeds.events import Session
 from feeds.instruments import Instrument
 from feeds.sessions import ALWAYS_OPEN, SessionClock
 from nodes.exposure import Exposure
+from nodes.feed_status import FeedStates
 from nodes.in_flight import Holding, Sent
 from nodes.risk import RiskConfig, TradingState
 
@@ -36,7 +37,8 @@ CODES = frozenset(
     {
         "cash", "closed_session", "duplicate", "duplicate_id", "frozen", "gross_exposure", "halted", "link",
         "net_exposure", "no_price", "order_lots", "order_notional", "order_rate", "position_notional", "price",
-        "price_collar", "quantity", "reducing", "short", "stale_quote", "symbol_halted", "unknown_symbol",
+        "price_collar", "quantity", "reducing", "short", "stale_feed", "stale_quote", "stopping", "symbol_halted",
+        "unknown_symbol",
     }
 )  # fmt: skip
 
@@ -125,6 +127,10 @@ class OrderChecks:
     def __init__(self, exposure: Exposure, instruments: tuple[Instrument, ...], config: RiskConfig) -> None:
         self._exposure, self._config = exposure, config
         self.seen = SeenIds()
+        for order_id in exposure.orders:  # those that work at the start
+            self.seen.add(order_id)
+        self.feeds = FeedStates()
+        self.stopping = False  # a person asked to stop: nothing passes any more
         self._sent = deque[datetime](maxlen=config.orders_per_second_max or 1)  # engine times
         self._recent: dict[Terms, datetime] = {}  # what passed, the oldest first
         self._window = timedelta(seconds=config.duplicate_window_s or 0.0)
@@ -189,9 +195,15 @@ class OrderChecks:
         found = self._malformed(order, symbol)
         if found is not None:
             return found
+        if self.stopping:
+            return "stopping", "a person asked to stop: no order is sent any more"
         last, unit = marks.get(symbol, (math.nan, math.nan))
         if not (0.0 < last <= exposure.holdings[symbol].price_max and 0.0 < unit < math.inf and equity == equity):
             return "no_price", f"no order of {symbol} can be judged by a price of {last:g} and an equity of {equity:g}"
+        if exposure.unpriced:
+            for known, (price, _) in marks.items():
+                if 0.0 < price < math.inf:
+                    exposure.price(known, price)
         sent = exposure.prepare(order, last)
         if sent is None:
             lot = exposure.holdings[symbol].instrument.lot
@@ -209,7 +221,7 @@ class OrderChecks:
                 return found
         terms = _terms(order, sent) if self._window else ()
         if free:  # what risk itself closes is never held up by these
-            if self._timed and not reducing:
+            if not reducing and (self._timed or self.feeds.unreliable):
                 found = self._untimely(symbol, now, quoted)
             if found is None and terms:
                 found = self._repeated(terms, now)
@@ -248,6 +260,10 @@ class OrderChecks:
 
     def _untimely(self, symbol: str, now: datetime, quoted: datetime) -> Refusal | None:
         config = self._config
+        fault = self.feeds.fault(symbol) if self.feeds.unreliable else None
+        if fault is not None:
+            what = f"{fault.feed} is {fault.state.name} for {symbol} ({fault.detail})"
+            return "stale_feed", f"{what}: only orders that reduce its position pass"
         if self.quote_age_max is not None and now - quoted > self.quote_age_max:
             age_s, most_s = (now - quoted).total_seconds(), config.quote_age_max_s
             return "stale_quote", f"the last price of {symbol} is {age_s:g} s old, the limit {most_s:g}"

@@ -7,12 +7,14 @@ from csp import ts
 
 from brokers.events import CorporateAction, Fill, OrderRequest, OrderState, OrderType, OrderUpdate
 from brokers.ledger import Contract
+from brokers.opening import Opening
 from brokers.orders import ENDED
 from brokers.units import split_ratio
 from feeds.events import Side
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE
 from nodes.events import RiskAction, RiskActionKind, TargetPosition
+from nodes.opening import held_units, open_lots, working_orders
 
 # Bound once: looking a member up on its class costs more than comparing it.
 _BUY, _SELL, _MARKET = Side.BUY, Side.SELL, OrderType.MARKET
@@ -26,16 +28,25 @@ class Flight:
 
     Orders are whole lots. The position is counted in units, the smallest quantity of the instrument: they are lots,
     but for a venue that takes its fee out of what was bought.
+
+    Args:
+        opening: what is held at the start.
+        orders: whether its orders are counted on too.
+
+    Raises:
+        ValueError: an opening off the steps of the instrument.
     """
 
     __slots__ = ("_contract", "_open", "_units_per_lot", "coming", "units")
 
-    def __init__(self, instrument: Instrument) -> None:
+    def __init__(self, instrument: Instrument, opening: Opening | None = None, *, orders: bool = True) -> None:
         self._contract = Contract(instrument)
         self._units_per_lot = self._contract.units_per_lot
         self._open: dict[str, tuple[int, float, bool]] = {}  # order id -> signed lots, |quantity|, closes a position
-        self.units = 0  # held
+        self.units = held_units(opening, self._contract)
         self.coming = 0  # signed lots of all open orders
+        for order in working_orders(opening, instrument.symbol) if orders else ():
+            self.sent(order.order_id, open_lots(order, self._contract), closes=order.reduce_only)
 
     def lots(self, quantity: float) -> int:
         """Signed lots of a quantity. Raises ValueError when it is no multiple of the lot."""
@@ -118,12 +129,13 @@ def _generate_orders(
     corporate: ts[CorporateAction],
     instrument: Instrument,
     run_id: str,
+    opening: Opening | None,
 ) -> ts[OrderRequest]:
     with csp.state():
-        s_flight = Flight(instrument)
+        s_flight = Flight(instrument, opening)
         s_symbol = instrument.symbol
         s_prefix = f"{run_id}-{instrument.symbol}-"
-        s_target = 0  # lots
+        s_target = -s_flight.missing(0)  # lots; what is held and on its way at the start is what was wanted
         s_count = 0
         s_old = set[str]()  # orders from before a split, which the venue takes back or refuses
         s_stopped = False
@@ -186,6 +198,7 @@ def generate_orders(
     instrument: Instrument,
     run_id: str,
     corporate: ts[CorporateAction] | None = None,
+    opening: Opening | None = None,
 ) -> ts[OrderRequest]:
     """Order the difference between the target and the position plus what is in flight.
 
@@ -204,6 +217,7 @@ def generate_orders(
         run_id: first part of every order id; the rest is the symbol and a counter.
         corporate: splits, of all symbols. They scale position and target a microsecond later, as in the account's
             books; what is on its way counts no more.
+        opening: what is held and on its way at the start. Until the first target that is what is wanted.
 
     Ticks:
         A market order with each target that position and flight do not reach, in the target's own cycle; with a fill,
@@ -212,10 +226,10 @@ def generate_orders(
         taken back or refused the last of it.
 
     Raises:
-        ValueError: a target or fill that is no multiple of the lot.
+        ValueError: a target or fill that is no multiple of the lot, or an opening off the steps of the instrument.
     """
     splits = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
-    orders: ts[OrderRequest] = _generate_orders(target, fill, update, action, splits, instrument, run_id)
+    orders: ts[OrderRequest] = _generate_orders(target, fill, update, action, splits, instrument, run_id, opening)
     return orders
 
 

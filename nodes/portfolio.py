@@ -10,6 +10,7 @@ from csp import ts
 
 from brokers.events import CashFlow, CorporateAction, Fill
 from brokers.ledger import Contract, Ledger, Position, account_currency
+from brokers.opening import Opening
 from brokers.units import dividend_amount, split_ratio
 from feeds.events import Side
 from feeds.instruments import Instrument
@@ -87,12 +88,14 @@ def book(
     fill: ts[Fill],
     flow: ts[CashFlow],
     corporate: ts[CorporateAction],
+    begin: ts[bool],
     marks: dict[str, ts[float]],
     instruments: tuple[Instrument, ...],
     initial_cash: float,
     currency: str,
     currencies: list[str],
     method: str,
+    opening: Opening | None,
 ) -> csp.Outputs(
     position=csp.OutputBasket(dict[str, ts[PositionUpdate]], shape_of="marks"),
     cash=csp.OutputBasket(dict[str, ts[float]], shape="currencies"),
@@ -104,28 +107,32 @@ def book(
         fill: price and quantity exact multiples of tick and lot, a base fee of the smallest quantity.
         flow: amounts exact multiples of the currency's unit.
         corporate: splits and dividends; those of symbols that are not traded here are passed over.
+        begin: asks for the positions of the opening.
         marks: prices after the corporate actions so far; passive, only a split looks at its own.
         initial_cash: in `currency`, that of the account.
         currencies: those of the ledger.
+        opening: what is there at the start, in place of `initial_cash`.
 
     Ticks:
-        `cash` of each currency at the start of the run and when it changes; `position` with every fill, and with every
-        split of what is held; `dividend` with every dividend on what is held.
+        `cash` of each currency at the start of the run and when it changes; `position` with `begin`, every one of the
+        opening, with every fill, and with every split of what is held; `dividend` with every dividend on what is held.
 
     Raises:
         ValueError: a fill or flow off its steps, a flow of an unknown symbol, an impossible split or dividend: the
-            books would no longer be exact.
+            books would no longer be exact; and what `Ledger` refuses.
     """
     with csp.alarms():
         a_start = csp.alarm(bool)
     with csp.state():
-        s_ledger = Ledger(instruments, initial_cash, currency=currency, method=method)
+        s_ledger = Ledger(instruments, initial_cash, currency=currency, method=method, opening=opening)
     with csp.start():
         csp.make_passive(marks)
         csp.schedule_alarm(a_start, timedelta(), True)
 
     moved = currencies if csp.ticked(a_start) else []
     told = {}
+    if csp.ticked(begin):
+        told = {s: _told(position.contract, position) for s, position in s_ledger.positions.items() if position.units}
     if csp.ticked(fill):
         contract = _book_fill(s_ledger, fill)
         moved = [*moved, contract.currency]
@@ -161,17 +168,19 @@ def settled_sums(cash: ts[float], values: dict[str, ts[float]]) -> csp.Outputs(
 
     Ticks:
         A microsecond after the first change of an instant: the marks of one instant come in separate cycles, and no sum
-        may mix old and new prices. Not before `cash`.
+        may mix old and new prices. Not before `cash` and every value.
     """
     with csp.alarms():
         a_settled = csp.alarm(bool)
     with csp.state():
         s_armed = False
+        s_known = False  # all of them have ticked
         s_symbols = list(values.keys())
 
     if csp.ticked(a_settled):
         s_armed = False
-        if csp.valid(cash):
+        s_known = s_known or csp.valid(cash, values)
+        if s_known:
             held = [values[s] for s in s_symbols]
             net = sum(held)
             csp.output(equity=cash + net, position_value=net, gross_exposure=sum(map(abs, held)))
@@ -278,15 +287,21 @@ def _values(
     instruments: tuple[Instrument, ...],
     currency: str,
     rates: dict[str, ts[float]],
+    opening: Opening | None,
 ) -> dict[str, ts[float]]:
-    """What each position is worth, in `currency`: edges of C++ arithmetic, for nothing ticks as often as a mark."""
+    """What each position is worth, in `currency`: edges of C++ arithmetic, for nothing ticks as often as a mark.
+
+    Ticks:
+        With 0.0 at the start, but for what is held from the start on: that has no value before it has a price.
+    """
+    held = () if opening is None else tuple(position.symbol for position in opening.positions)
     values = {}
     for instrument in instruments:
         symbol = instrument.symbol
         value = positions[symbol].quantity * float(instrument.multiplier) * marks[symbol]
         if instrument.currency != currency:
             value = value * rates[instrument.currency]
-        values[symbol] = csp.default(value, 0.0)
+        values[symbol] = value if symbol in held else csp.default(value, 0.0)
     return values
 
 
@@ -301,6 +316,8 @@ def portfolio(
     rates: dict[str, ts[float]] | None = None,
     flow: ts[CashFlow] | None = None,
     corporate: ts[CorporateAction] | None = None,
+    opening: Opening | None = None,
+    live: ts[bool] | None = None,
 ) -> Books:
     """Positions, cash and marks of one account: the exact ledger behind, floats in front.
 
@@ -315,12 +332,15 @@ def portfolio(
         flow: funding, borrow, interest.
         corporate: splits and dividends, known at the start of the ex-date; booked a microsecond later, when the last
             prices of the old kind are in.
+        opening: what is there at the start, in place of `initial_cash`.
+        live: ticks once, when the prices so far were history; what the opening holds is not marked before it.
 
     Ticks:
-        `position` on fills and splits; `cash` at the start, on fills, flows, corporate actions and rates; a value at
-        the start, on fills and splits, and on every price and rate after the first fill of its symbol; the sums in the
-        cycle of the change where there is one symbol in the account's currency, else as `settled_sums`. With foreign
-        currencies neither `cash` nor a sum ticks before all their rates are known.
+        `position` on fills and splits, and with `live`, or else at the start, what the opening holds; `cash` at the
+        start, on fills, flows, corporate actions and rates; a value at the start, on fills and splits, and on every
+        price and rate after the first fill of its symbol; the sums in the cycle of the change where there is one symbol
+        in the account's currency, else as `settled_sums`. With foreign currencies neither `cash` nor a sum ticks before
+        all their rates are known, nor a sum before what the opening holds has a price.
 
     Raises:
         ValueError: a foreign currency without a rate, and what `Ledger` and `book` refuse.
@@ -328,18 +348,21 @@ def portfolio(
     home = account_currency(instruments, currency)
     known = _rates(instruments, home, rates)
     marks = ex_closes(closes, corporate, instruments)
+    begin = csp.null_ts(bool) if opening is None else csp.const(True) if live is None else live
     booked = book(
         fill,
         csp.null_ts(CashFlow) if flow is None else flow,
         csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE),
+        begin,
         marks,
         instruments,
         initial_cash,
         home,
         [home, *known],
         method,
+        opening,
     )
-    values = _values(booked.position, marks, instruments, home, known)
+    values = _values(booked.position, marks, instruments, home, known, opening)
     cash = reduce(add, [booked.cash[home], *(booked.cash[name] * rate for name, rate in known.items())])
     if len(values) == 1 and not known:
         (value,) = values.values()

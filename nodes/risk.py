@@ -7,6 +7,7 @@ import csp
 from csp import ts
 
 from brokers.events import NEVER
+from brokers.opening import Opening
 from brokers.units import Steps
 from feeds.instruments import Instrument
 from feeds.streams import by_symbol, together
@@ -21,6 +22,7 @@ _STOP, _REDUCE, _HALT_SYMBOL = (
     RiskActionKind.REDUCE_POSITIONS,
     RiskActionKind.HALT_SYMBOL,
 )
+_WIND_DOWN = RiskActionKind.WIND_DOWN
 _FRACTIONS = ("drawdown_max", "daily_loss_max", "symbol_loss_max", "price_collar")
 _POSITIVE = (
     "gross_exposure_max", "net_exposure_max", "concentration_max", "var_max", "var_ewma_max", "es_max",
@@ -107,6 +109,7 @@ def risk_monitor(
     instruments: tuple[Instrument, ...],
     config: RiskConfig,
     unit_values: dict[str, ts[float]] | None = None,
+    opening: Opening | None = None,
 ) -> ts[RiskAction]:
     """Watch the account. What no limit asks for is not computed.
 
@@ -117,6 +120,8 @@ def risk_monitor(
         config: the limits.
         unit_values: what a unit is worth by symbol, currency of the account; None where that is the quote currency of
             all: close times multiplier.
+        opening: what the account starts with: the peak and the day's start that losses are counted from, and what is
+            held.
 
     Ticks:
         As `account_limits` and `symbol_loss`, in the cycle of the change; `losing_streak`, in the cycle of a fill;
@@ -134,12 +139,14 @@ def risk_monitor(
             _off(config.drawdown_max),
             _off(config.daily_loss_max),
             _off(config.gross_exposure_max),
+            *([] if opening is None else [opening.equity_peak, opening.day, opening.day_start]),
         )
     ]
     if config.losses_in_row_max is not None:
         actions.append(losing_streak(books.position, instruments, config.losses_in_row_max, config.cool_down_s))
     if config.symbol_loss_max is not None:
         positions = by_symbol(books.position, [instrument.symbol for instrument in instruments])
+        held = () if opening is None else tuple(position.symbol for position in opening.positions)
         for instrument in instruments:
             symbol = instrument.symbol
             actions.append(
@@ -151,6 +158,7 @@ def risk_monitor(
                     unit_values[symbol],
                     instrument,
                     config.symbol_loss_max,
+                    symbol in held,
                 )
             )
     tails = [_off(limit) for limit in (config.concentration_max, config.var_max, config.var_ewma_max, config.es_max)]
@@ -161,8 +169,9 @@ def risk_monitor(
 
 @csp.node
 def action_alert(action: ts[RiskAction]) -> ts[Alert]:
-    """Say what risk asked for: CRITICAL for a stop, ALERT for a halt, WARNING for a reduction."""
-    if csp.ticked(action):
+    """Say what risk asked for: CRITICAL for a stop, ALERT for a halt, WARNING for a reduction. The gate itself tells
+    what it does to wind down: no limit was passed there."""
+    if csp.ticked(action) and action.kind is not _WIND_DOWN:
         kind = action.kind
         level = AlertLevel.CRITICAL if kind is _STOP else AlertLevel.WARNING if kind is _REDUCE else AlertLevel.ALERT
         whom = "".join(f" {name}" for name in (action.symbol, action.strategy) if name)
@@ -183,6 +192,7 @@ def limit_target(
     action: ts[RiskAction],
     instrument: Instrument,
     config: RiskConfig,
+    held: float = 0.0,
 ) -> ts[TargetPosition]:
     """Let risk overrule the strategy's target of one symbol.
 
@@ -190,6 +200,7 @@ def limit_target(
         target: what the strategy wants.
         position: of this symbol; passive.
         action: what the risk monitor asks; the halts of other symbols and of strategies are not for this node.
+        held: what is wanted before the first target: what an earlier run has left.
 
     Ticks:
         Every target until an EMERGENCY_STOP; then 0 once, if so configured, and nothing more. A HALT_SYMBOL of this
@@ -199,7 +210,7 @@ def limit_target(
     """
     with csp.state():
         s_lots = Steps(instrument.lot, f"lot of {instrument.symbol}")
-        s_target = 0.0
+        s_target = held
         s_stopped = False
         s_halted_until = csp.now()
     with csp.start():

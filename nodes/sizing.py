@@ -169,6 +169,8 @@ def target_position(
     kelly: ts[float],
     instrument: Instrument,
     config: SizingConfig,
+    held: float = 0.0,
+    decide: bool = False,
 ) -> ts[TargetPosition]:
     """Size one symbol's position from its fused signal. Only the signal wakes it.
 
@@ -178,6 +180,8 @@ def target_position(
         equity: account value, the same currency; passive.
         volatility: annualised fraction; passive, read in mode `volatility` only.
         kelly: full Kelly fraction from 0; passive, read in mode `kelly` only.
+        held: what an earlier run has left, in base units: what is wanted before the first signal.
+        decide: something may be held that nobody asked for: the first wanted quantity ticks whatever it is.
 
     Ticks:
         When the wanted quantity, in whole lots towards zero, moves by at least `change_min` of the full position, or
@@ -188,7 +192,8 @@ def target_position(
         s_lots = Contract(instrument).lots
         s_multiplier = float(instrument.multiplier)
         s_mode = config.mode
-        s_wanted = 0.0
+        s_wanted = held
+        s_decided = not decide
     with csp.start():
         csp.make_passive(close)
         csp.make_passive(equity)
@@ -218,6 +223,7 @@ def target_position(
             known = known or full > 0.0
             wanted = math.copysign(s_lots.value(lots), score) if lots else 0.0
         moved = wanted * s_wanted <= 0.0 or abs(wanted - s_wanted) >= config.change_min * full
-        if wanted != s_wanted and known and moved:
+        if known and (not s_decided or (wanted != s_wanted and moved)):
             s_wanted = wanted
+            s_decided = True
             return TargetPosition(symbol=signal.symbol, quantity=wanted, asof=csp.now())

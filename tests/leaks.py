@@ -10,6 +10,7 @@ from csp import ts
 
 from feeds.events import Bar
 from feeds.files import Source, tables
+from graphs.edges import Feeds
 from nodes.events import Signal
 
 
@@ -32,22 +33,22 @@ def _closes(sources: tuple[Source, ...]) -> tuple[list[datetime], np.ndarray]:
     return times, np.concatenate(closes)
 
 
-def whole_series(bar: ts[Bar], symbol: str, sources: tuple[Source, ...]) -> Any:
+def whole_series(bar: ts[Bar], symbol: str, feeds: Feeds) -> Any:
     """Returns normalised by the mean and deviation of the whole file: the classic leak."""
-    times, closes = _closes(sources)
+    times, closes = _closes(feeds.sources)
     returns = np.diff(np.log(closes), prepend=np.log(closes[0]))
     scores = np.clip((returns - returns.mean()) / returns.std() / 4.0, -1.0, 1.0).round(3)
     return _looked_up(bar, symbol, dict(zip(times, scores.tolist(), strict=True)))
 
 
-def shifted(bar: ts[Bar], symbol: str, sources: tuple[Source, ...]) -> Any:
+def shifted(bar: ts[Bar], symbol: str, feeds: Feeds) -> Any:
     """The sign of the next bar's return: a feature shifted by -1."""
-    times, closes = _closes(sources)
+    times, closes = _closes(feeds.sources)
     following = np.sign(np.diff(closes))
     return _looked_up(bar, symbol, dict(zip(times[:-1], following.tolist(), strict=True)))
 
 
-def honest(bar: ts[Bar], symbol: str, sources: tuple[Source, ...]) -> Any:
+def honest(bar: ts[Bar], symbol: str, feeds: Feeds) -> Any:
     """The sign of the last bar's return, from the same file."""
-    times, closes = _closes(sources)
+    times, closes = _closes(feeds.sources)
     return _looked_up(bar, symbol, dict(zip(times[1:], np.sign(np.diff(closes)).tolist(), strict=True)))

@@ -28,6 +28,7 @@ from feeds import events as feed_events
 from feeds import macro, synthetic, yahoo
 from graphs.cli import backtest_main
 from graphs.config import BacktestConfig
+from graphs.live_config import LiveConfig
 from nodes import events as node_events
 from nodes import health
 
@@ -88,12 +89,14 @@ def test_every_relative_link_resolves(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_toml_block_is_a_config_or_part_of_one(page: Path) -> None:
     for text in blocks(page, "toml"):
-        build(BacktestConfig, tomllib.loads(text))
+        values = tomllib.loads(text)
+        build(LiveConfig if "venue" in values or "orders" in values else BacktestConfig, values)
 
 
 def test_the_config_reference_is_current() -> None:
-    written = loaded(DOCS / "generate_config.py").page()
-    assert (DOCS / "reference" / "config.md").read_text() == written, "run python docs/generate_config.py"
+    generator = loaded(DOCS / "generate_config.py")
+    for name, written in (("config.md", generator.page()), ("config-live.md", generator.live_page())):
+        assert (DOCS / "reference" / name).read_text() == written, "run python docs/generate_config.py"
 
 
 def defined(kind: type, *modules: ModuleType) -> list[type[Any]]:

@@ -4,8 +4,9 @@
 falls back to. `LocalSession` is the session for the client: it sends every URL, whatever its host, to the server.
 
 What is emulated: prices adjusted for every split up to `now`; `tradingPeriods` for intraday requests; daily rows
-stamped at the session's open; the running bar, and the separate "live" row stamped at this very second; nulls; the
-refusals (404, 400, 422, 429) with Yahoo's own texts; the 200 answer with an empty quote that some misspelt symbols get.
+stamped at the session's open; the running bar, and the separate "live" row stamped at this very second; quotes that
+come late; the time of the last price and the hours of the running or the next session; nulls; the refusals (404, 400,
+422, 429) with Yahoo's own texts; the 200 answer with an empty quote that some misspelt symbols get.
 """
 
 import json
@@ -53,6 +54,7 @@ class Listing:
     silent: set[int] = field(default_factory=set)  # row stamps without volume
     strays: list[int] = field(default_factory=list)  # stamps of rows that do not belong between the bars
     base: float = 100.0  # price level
+    late: timedelta = timedelta()  # how old the quotes are that the exchange lets Yahoo show
 
     def session(self, day: date) -> tuple[datetime, datetime] | None:
         """Open and close of a day, UTC; None where the market is shut."""
@@ -197,27 +199,38 @@ class YahooServer:
     def _meta(self, listing: Listing, query: dict[str, str]) -> dict[str, Any]:
         first = listing.session(listing.first_day)
         local = self.now.astimezone(ZoneInfo(listing.zone))
-        noon = int(datetime(local.year, local.month, local.day, 12, tzinfo=ZoneInfo(listing.zone)).timestamp())
+        hours = self._hours(listing)
+        lasts = {"pre": (hours[0] - 60, hours[0]), "regular": hours, "post": (hours[1], hours[1] + 60)}
         return {
             "currency": "USD",
             "symbol": listing.symbol,
             "exchangeName": listing.exchange,
             "instrumentType": listing.kind,
             "firstTradeDate": int(first[0].timestamp()) if first else 0,
-            "regularMarketTime": int(self.now.timestamp()),
+            "regularMarketTime": self._quoted(listing),
             "hasPrePostMarketData": listing.kind == "EQUITY",
             "gmtoffset": int(local.utcoffset().total_seconds()),  # type: ignore[union-attr]
             "timezone": local.tzname(),
             "exchangeTimezoneName": listing.zone,
             "regularMarketPrice": listing.price(int(self.now.timestamp())),
             "priceHint": 2,
-            "currentTradingPeriod": {
-                name: self._period(listing, (noon, noon + 60)) for name in ("pre", "regular", "post")
-            },
+            "currentTradingPeriod": {name: self._period(listing, period) for name, period in lasts.items()},
             "dataGranularity": query["interval"],
             "range": query.get("range", ""),
             "validRanges": ["1d", "5d", "1mo", "3mo", "6mo", "1y", "2y", "5y", "10y", "ytd", "max"],
         }
+
+    def _hours(self, listing: Listing) -> tuple[int, int]:
+        """The session of today at the exchange, or the next one."""
+        day = self.now.astimezone(ZoneInfo(listing.zone)).date()
+        return next(period for period in map(listing.period, (day + timedelta(days=i) for i in range(10))) if period)
+
+    def _quoted(self, listing: Listing) -> int:
+        """When the last price is from that the listing's exchange lets Yahoo show."""
+        shown = self.now - listing.late
+        day = shown.astimezone(ZoneInfo(listing.zone)).date()
+        sessions = filter(None, (listing.session(day - timedelta(days=i)) for i in range(10)))
+        return int(next((min(shown, closed) for opened, closed in sessions if opened <= shown), shown).timestamp())
 
     def _period(self, listing: Listing, period: tuple[int, int]) -> dict[str, Any]:
         local = datetime.fromtimestamp(period[0], ZoneInfo(listing.zone))
@@ -225,14 +238,14 @@ class YahooServer:
         return {"timezone": local.tzname(), "start": period[0], "end": period[1], "gmtoffset": offset}
 
     def _rows(self, listing: Listing, interval: str, start: int, end: int) -> Iterator[Row]:
-        now = int(self.now.timestamp())
+        now = int((self.now - listing.late).timestamp())
         for opened, closed in _slots(listing, interval, start, end):
             if not start <= opened < end or opened > now:
                 continue
             yield self._row(listing, opened, min(closed, now))
         yield from (self._row(listing, at, at + 60) for at in listing.strays if start <= at < end)
         session = listing.session(self.now.astimezone(ZoneInfo(listing.zone)).date())
-        if interval in MINUTES and session and session[0] <= self.now < session[1] and start <= now:
+        if interval in MINUTES and session and session[0].timestamp() <= now < session[1].timestamp() and start <= now:
             price = round(
                 listing.price(now) * listing.scale(self.now), 4
             )  # the live row comes even when it lies after the end

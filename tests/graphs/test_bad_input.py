@@ -251,16 +251,16 @@ from nodes.events import Signal
 
 constant = 3
 
-def raises(bar, symbol, sources):
+def raises(bar, symbol, feeds):
     return {}["nothing"]
 
-def nothing(bar, symbol, sources):
+def nothing(bar, symbol, feeds):
     return None
 
-def prices(bar, symbol, sources):
+def prices(bar, symbol, feeds):
     return bar.close
 
-def spoils(bar, symbol, sources):
+def spoils(bar, symbol, feeds):
     # The files were checked when this runs; the engine reads them after it.
     Path("worse.parquet").rename("m.parquet")
     return csp.null_ts(Signal)
@@ -270,7 +270,7 @@ def broken(bar: ts[Bar]) -> ts[Signal]:
     if csp.ticked(bar):
         return {}["a bug"]
 
-def bug(bar, symbol, sources):
+def bug(bar, symbol, feeds):
     return broken(bar)
 """
 

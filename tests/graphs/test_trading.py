@@ -62,7 +62,7 @@ def bars(symbol: str, prices: Sequence[float]) -> ts[Bar]:
 def opinions(scores: dict[int, float], source: str = "mine") -> Callable[..., ts[Signal]]:
     """A plugin that says `scores` at the close of the bars of these numbers."""
 
-    def plugin(bar: ts[Bar], symbol: str, sources: object) -> ts[Signal]:
+    def plugin(bar: ts[Bar], symbol: str, feeds: object) -> ts[Signal]:
         def said(number: int, score: float) -> Signal:
             return Signal(symbol=symbol, source=source, score=score, confidence=1.0, horizon_s=1e9, asof=close(number))
 
@@ -147,8 +147,8 @@ def test_no_mark_holds_the_old_position_at_the_new_price(idle: bool) -> None:
     prices = {"X": [100.0, 100.0, 100.0, 100.0, 50.0, 50.0]} | ({"Y": [1.0] * 6} if idle else {})
     limits = RiskConfig(drawdown_max=0.05, gross_exposure_max=None, var_max=None)
 
-    def once(bar: ts[Bar], symbol: str, sources: object) -> ts[Signal]:
-        return opinions({1: 1.0, 3: 0.0} if symbol == "X" else {1: 0.0})(bar, symbol, sources)
+    def once(bar: ts[Bar], symbol: str, feeds: object) -> ts[Signal]:
+        return opinions({1: 1.0, 3: 0.0} if symbol == "X" else {1: 0.0})(bar, symbol, feeds)
 
     ticks = simulate(prices, [once], config(*prices, risk=limits))
     assert [f.price for f in values(ticks["fills"])] == [100.0, 100.0]
@@ -161,8 +161,8 @@ def test_a_stop_fills_at_the_next_open_however_many_symbols_there_are(idle: bool
     prices = {"X": [100.0, 100.0, 100.0, 60.0, 40.0, 20.0]} | ({"Y": [1.0] * 6} if idle else {})
     limits = RiskConfig(drawdown_max=0.05, gross_exposure_max=None, var_max=None)
 
-    def once(bar: ts[Bar], symbol: str, sources: object) -> ts[Signal]:
-        return opinions({1: 1.0} if symbol == "X" else {1: 0.0})(bar, symbol, sources)
+    def once(bar: ts[Bar], symbol: str, feeds: object) -> ts[Signal]:
+        return opinions({1: 1.0} if symbol == "X" else {1: 0.0})(bar, symbol, feeds)
 
     ticks = simulate(prices, [once], config(*prices, risk=limits))
     # The close of 60 breaks the limit; the bar that opens then opens at 60.
@@ -170,8 +170,8 @@ def test_a_stop_fills_at_the_next_open_however_many_symbols_there_are(idle: bool
 
 
 def test_symbols_do_not_mix() -> None:
-    def only_y(bar: ts[Bar], symbol: str, sources: object) -> ts[Signal]:
-        return opinions({1: 1.0})(bar, symbol, sources) if symbol == "Y" else csp.null_ts(Signal)
+    def only_y(bar: ts[Bar], symbol: str, feeds: object) -> ts[Signal]:
+        return opinions({1: 1.0})(bar, symbol, feeds) if symbol == "Y" else csp.null_ts(Signal)
 
     ticks = simulate({"X": [100.0] * 4, "Y": [7.0, 8.0, 9.0, 10.0]}, [only_y])
 

@@ -1,0 +1,154 @@
+"""The graph among live feeds: the same for a run and for its replay."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import csp
+from csp import ts
+
+from brokers.events import Answers, CancelRequest, Fill, OrderRequest, OrderUpdate
+from brokers.opening import Opening
+from brokers.paper import Market, paper_venue
+from brokers.venue import OUTPUTS, VenueService
+from feeds.events import Bar, FeedStatus
+from feeds.loop import LoopAdapter
+from feeds.record import Inputs, Recorder
+from feeds.streams import together
+from graphs.config import TradingConfig
+from graphs.edges import Feeds, Streams, Venue
+from graphs.live_config import LiveConfig
+from graphs.live_feeds import Tap, live_feeds
+from graphs.live_outcome import LiveOutcome, remember
+from graphs.sinks import print_streams
+from graphs.trading import Plugins, trading_system
+from nodes.decided import decided
+from nodes.events import Alert, RiskAction
+from nodes.halts import keep_halt
+from nodes.keep import keep_fills, keep_flows, keep_risk
+from nodes.since import after_live, since_live
+from nodes.unsent import unsent
+from nodes.wind_down import CANCEL, finished, wind_down
+
+OUTCOMES: dict[str, type] = {  # what a replay is compared with
+    "orders": OrderRequest,
+    "updates": OrderUpdate,
+    "fills": Fill,
+    "risk": RiskAction,
+    "alerts": Alert,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivePlan:
+    """A live run, checked and ready: what the venue told of its instruments and account is in here."""
+
+    config: LiveConfig
+    trading: TradingConfig
+    run_id: str
+    start: datetime  # of the engine, naive UTC: the close of the first bar of history
+    opening: Opening | None = None  # what the account starts with; None: cash alone
+    plugins: Plugins = field(default_factory=dict)
+    halted: bool = False  # an emergency stop of an earlier run that nobody has reset
+    duration_s: float | None = None  # after which it stops by itself
+    dry_run: bool = False
+    live_money: bool = False  # a person has said that it may be
+
+    @property
+    def at_venue(self) -> bool:
+        """Whether orders go to a real venue."""
+        return self.config.orders == "venue" and not self.dry_run
+
+
+@dataclass(slots=True, eq=False)  # compared by identity, so that csp can hash it
+class Edge:
+    """Where a live graph ends: what differs between a live run and its replay.
+
+    Args:
+        inputs: of everything that comes from outside.
+        stop: makes the edge on which a person asks the run to stop; not called in a replay.
+        warm: bars of history, sorted by close; not read in a replay.
+        recorder: of the outcomes; None where nobody looks at them later.
+        journal: of the account; "" where nothing outlives the run, and in a replay, which changes nothing outside.
+        show: print the streams.
+    """
+
+    inputs: Inputs
+    stop: Callable[[], Any]
+    warm: tuple[Bar, ...] = ()
+    recorder: Recorder | None = None
+    journal: str = ""
+    show: bool = True
+    outcome: LiveOutcome = field(default_factory=LiveOutcome)
+
+
+def live_graph(plan: LivePlan, edge: Edge) -> None:
+    """The whole graph of a live run, or of its replay."""
+    config, trading, inputs = plan.config, plan.trading, edge.inputs
+    asked = inputs.edge("stop", bool, edge.stop)
+    tap = _venue_tap(plan, edge) if plan.at_venue else None
+    status = [] if tap is None else [tap.edge("status", FeedStatus)]
+    feeds = live_feeds(config, trading.instruments, inputs, edge.warm, status)
+    assert feeds.live is not None
+    stop = asked if plan.duration_s is None else together([asked, after_live(feeds.live, plan.duration_s)])
+
+    streams = trading_system(
+        feeds,
+        _venue(plan, feeds, tap),
+        trading,
+        run_id=plan.run_id,
+        plugins=plan.plugins,
+        halted=plan.halted,
+        opening=plan.opening,
+        actions=(wind_down(stop, config.venue.on_stop if plan.at_venue else CANCEL),),
+    )
+
+    over = finished(stop, streams.approved, streams.updates, streams.fills, config.stop_timeout_s, plan.opening)
+    csp.stop_engine(over)
+    remember(streams, over, edge.outcome)
+    if edge.journal:
+        _keep(plan, streams, feeds.live, edge.journal)
+    if edge.recorder is not None:
+        for name, kind in OUTCOMES.items():
+            edge.recorder.record(name, kind, getattr(streams, name), "outputs")
+    if edge.show:
+        print_streams(streams)
+
+
+def _venue_tap(plan: LivePlan, edge: Edge) -> Tap:
+    config = plan.config
+
+    def adapter() -> LoopAdapter:
+        service = VenueService(config.venue, plan.trading.instruments, edge.journal, live_money=plan.live_money)
+        return LoopAdapter("venue", service, OUTPUTS)
+
+    return Tap("venue", adapter, edge.inputs)
+
+
+def _venue(plan: LivePlan, feeds: Feeds, tap: Tap | None) -> Venue:
+    """Where orders go: to the venue of the config, to the simulated one, or, in a dry run, nowhere."""
+    instruments = plan.trading.instruments
+    market = Market(bars=feeds.bars, trades=feeds.trades, quotes=feeds.quotes, depth=feeds.depth)
+
+    def venue(order: ts[OrderRequest], cancel: ts[CancelRequest]) -> Answers:
+        if plan.dry_run:
+            return Answers(update=unsent(order, cancel), fill=csp.null_ts(Fill))
+        if tap is None:
+            return paper_venue(order, cancel, market, instruments, plan.config.broker, plan.opening)
+        tap.send("order", order)
+        tap.send("cancel", cancel)
+        closes = {symbol: feeds.marks[symbol] for symbol in feeds.bars}
+        return Answers(update=tap.edge("updates", OrderUpdate), fill=decided(tap.edge("fills", Fill), order, closes))
+
+    return venue
+
+
+def _keep(plan: LivePlan, streams: Streams, live: ts[bool], journal: str) -> None:
+    """Write what must outlive the run. At a venue, fills are in the journal before the graph hears of them."""
+    keep_halt(streams.risk, streams.equity, journal)
+    keep_risk(since_live(streams.equity, live), journal, plan.opening)
+    if not plan.at_venue:
+        keep_fills(streams.fills, plan.trading.instruments, journal)
+    if streams.flows is not None:
+        keep_flows(streams.flows, plan.trading.instruments, journal)

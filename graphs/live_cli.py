@@ -1,0 +1,142 @@
+"""The command line of run_live.py: a config file, flags over it, and an exit code that tells.
+
+Exit codes: 0 done, 2 bad usage, config or data, 3 halted by risk, 130 interrupted, 141 nobody reads what is printed.
+"""
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import csp
+import structlog
+from rich.console import Console
+from rich.table import Table
+
+from brokers.journal import JournalError
+from configs.load import ConfigError
+from feeds.errors import FeedError
+from feeds.recording import RecordingError
+from graphs.live import LivePlan
+from graphs.live_flags import PROGRAM, LiveArguments, parse
+from graphs.live_outcome import LiveOutcome
+from graphs.live_plan import prepare
+from graphs.live_run import claim, run
+
+
+def live_main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code.
+
+    What a user can get wrong ends in a message and 2. Anything else is a bug, and keeps its traceback.
+
+    Raises:
+        SystemExit: on --help, with 0; on a wrong flag, with 2.
+    """
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the streams
+    stopper = Stopper()
+    try:
+        with stopper.listening():
+            return _run(parse(argv), stopper)
+    except (ConfigError, FeedError, JournalError, RecordingError) as exc:
+        _say(f"error: {exc}")
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as the shell has it: 128 + SIGPIPE
+
+
+class Stopper:
+    """Ctrl-C and SIGTERM: the first asks the graph to wind down, the second stops the engine at once."""
+
+    def __init__(self) -> None:
+        self._push = csp.GenericPushAdapter(bool, "stop")
+        self.asked = 0
+        self.running = False  # the engine is; before and after, a signal is an interrupt
+
+    def edge(self) -> csp.ts[bool]:
+        """Ticks when a person asks for it."""
+        return self._push.out()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        self.asked += 1
+        if self.running and self.asked == 1:
+            self._push.push_tick(True)
+            _say("stopping: taking back what works; once more stops at once")
+            return
+        raise KeyboardInterrupt
+
+
+def _run(arguments: LiveArguments, stopper: Stopper) -> int:
+    if arguments.record is not None:
+        claim(arguments.record)
+    ready = prepare(
+        arguments.config,
+        duration_s=arguments.duration,
+        dry_run=arguments.dry_run,
+        live_money=arguments.live_money,
+        say=_say,
+        confirm=_confirm,
+    )
+    plan, ended = ready.plan, "error"
+    try:
+        outcome = run(ready, stopper, record=arguments.record, show=not arguments.quiet)
+        ended = "at once" if outcome.at_once else "stop"
+    finally:
+        ready.close(ended)
+    sys.stdout.flush()
+    _report(plan, outcome, arguments.record)
+    if outcome.halted or plan.halted:
+        _say(f"risk halted trading: {outcome.halted or 'in an earlier run'}")
+        if plan.config.journal:
+            _say(f"it stays halted until a person says: python -m brokers.reset {shlex.quote(plan.config.journal)}")
+        return 3
+    if outcome.at_once or not outcome.settled:
+        _say("stopped at once" if outcome.at_once else "stopped while orders still worked: the next start settles them")
+    return 130 if stopper.asked else 0
+
+
+def _confirm(wanted: str) -> bool:
+    """Ask a person to type a sentence; False where there is nobody, or something else was typed."""
+    if not sys.stdin.isatty():
+        return False
+    print(f"This trades real money. To go on, type: {wanted}", file=sys.stderr)
+    return sys.stdin.readline().strip() == wanted
+
+
+def _report(plan: LivePlan, outcome: LiveOutcome, record: Path | None) -> None:
+    table = Table(title=plan.run_id, show_header=False)
+    equity = f"{outcome.equity_first:,.2f} to {outcome.equity:,.2f}" if outcome.equity is not None else "no price came"
+    refused = ", ".join(f"{code} {count}" for code, count in outcome.refused.most_common(5))
+    rows = {
+        "Ended (UTC)": f"{outcome.reached:%Y-%m-%d %H:%M:%S}" if outcome.reached else "before it began",
+        "Orders": f"{outcome.orders}, refused {outcome.refused.total()}" + (f" ({refused})" if refused else ""),
+        "Fills": str(outcome.fills),
+        "Alerts": ", ".join(f"{count} {level}" for level, count in sorted(outcome.alerts.items())) or "none",
+        "Equity": equity,
+        "Positions": ", ".join(f"{s} {q:g}" for s, q in sorted(outcome.positions.items()) if q) or "none",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    Console().print(table)
+    if record is not None:
+        print(f"replay: run_backtest.py --replay {shlex.quote(str(record))}")
+
+
+def _say(text: str) -> None:
+    print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
