@@ -11,11 +11,11 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from feeds.clock import utc_now
-from feeds.crypto_health import Health
 from feeds.crypto_link import Link
 from feeds.crypto_parse import BadItemError, bar, milliseconds, moment
 from feeds.errors import FeedError
 from feeds.events import Bar
+from feeds.health import Health
 from feeds.times import bar_length
 
 _PAGE = 1000

@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar
 import ccxt
 
 from feeds.backoff import Backoff
-from feeds.crypto_health import Health
 from feeds.errors import FeedError, OfflineError, RateLimitError
 from feeds.exchange import ExchangeConfig, feed_error, hang_up, retry_after_s, watch_dials
+from feeds.health import Health
 from feeds.loop import Push
 from feeds.times import bar_length
 
@@ -33,7 +33,6 @@ class CryptoConfig:
     depth_levels: int = 10  # of each side of the book
     stale_after_s: float = 10.0  # of silence, until the exchange is asked whether there was anything to hear
     lag_max_s: float = 5.0  # from an event to its arrival here
-    warmup_bars: int = 500  # closed ones, asked for before the run
     backoff_max_s: float = 30.0  # between two tries
     seed: int = 0  # of the jitter between tries
 
@@ -46,8 +45,6 @@ class CryptoConfig:
         bar_length(self.bar)
         if not 1 <= self.depth_levels <= 1000:
             raise ValueError(f"depth_levels must lie in [1, 1000], was {self.depth_levels}")
-        if not 0 <= self.warmup_bars <= 100_000:
-            raise ValueError(f"warmup_bars must lie in [0, 100000], was {self.warmup_bars}")
         for name in ("stale_after_s", "lag_max_s", "backoff_max_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0.0 < value <= 3600.0):

@@ -8,7 +8,6 @@ from datetime import datetime
 import csp
 from csp.typing import NumpyNDArray
 
-
 NOT_RECEIVED = datetime(1970, 1, 1)  # of what came from history
 
 

@@ -33,6 +33,7 @@ async def fetch(
     http: aiohttp.ClientSession,
     url: str,
     who: str,
+    timeout_s: float,
     *,
     params: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
@@ -40,16 +41,19 @@ async def fetch(
     """Ask once.
 
     Args:
-        http: its time-out is that of the answer.
         who: begins each message, such as "GDP: FRED".
+        timeout_s: for the whole answer.
 
     Raises:
         AskedToWaitError: the server was asked too often, or is busy and says for how long.
         OfflineError: it could not be reached, or did not answer in time.
         FeedError: its answer cannot be read, or has more than `ANSWER_BYTES_MAX` bytes.
     """
+    total = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with http.get(url, params=params, headers=headers, max_redirects=_REDIRECTS_MAX) as response:
+        async with http.get(
+            url, params=params, headers=headers, timeout=total, max_redirects=_REDIRECTS_MAX
+        ) as response:
             after = response.headers.get("Retry-After", "")
             if response.status == 429 or (response.status == 503 and after):
                 raise AskedToWaitError(f"{who} refuses for now (HTTP {response.status})", _wait_s(after))

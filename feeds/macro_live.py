@@ -23,9 +23,9 @@ from typing import Any
 import aiohttp
 import pyarrow as pa
 
-from feeds.crypto_health import Health
 from feeds.errors import FeedError, OfflineError, UnknownSymbolError
 from feeds.events import FeedStatus, MacroPoint
+from feeds.health import Health
 from feeds.loop import LoopAdapter, Push
 from feeds.macro import MARKET_SERIES
 from feeds.polling import AskedToWaitError, Clock, Poller, Turn, WallClock

@@ -75,7 +75,7 @@ class NewsReader:
         seen: OrderedDict[str, None] = OrderedDict()
         last: datetime | None = None
         for where, line in self._lines():
-            item = _parse(where, line)
+            item = parse(where, line)
             if last is not None and item.event_time < last:
                 raise DataError(f"{where}: wanted lines sorted by published; {item.event_time} follows {last}")
             last = item.event_time
@@ -105,7 +105,15 @@ class NewsReader:
             raise DataError(f"{self._path}: wanted a news file; {error.strerror}") from error
 
 
-def _parse(where: str, line: bytes) -> NewsItem:
+def parse(where: str, line: bytes) -> NewsItem:
+    """One line of a news file.
+
+    Args:
+        where: begins the message of an error, such as file and line.
+
+    Raises:
+        DataError: it is not what the module's head says.
+    """
     try:
         record = json.loads(line.decode("utf-8-sig"))  # editors on Windows begin a file with a byte order mark
     except (ValueError, RecursionError) as error:
@@ -224,7 +232,7 @@ def news_replay(config: NewsConfig) -> ts[NewsItem]:
 def truncate(config: NewsConfig, cut: datetime, target: Path) -> int:
     """Copy the lines that are known at `cut` (naive UTC) to `target`; return how many."""
     delay = timedelta(seconds=config.delay_s)
-    kept = [line for where, line in NewsReader(config.path)._lines() if _parse(where, line).event_time + delay <= cut]
+    kept = [line for where, line in NewsReader(config.path)._lines() if parse(where, line).event_time + delay <= cut]
     if kept:
         target.write_bytes(b"".join(kept))
     return len(kept)

@@ -15,34 +15,40 @@ import unicodedata
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 
-from feeds.crypto_health import Health
 from feeds.events import FeedStatus, NewsItem
+from feeds.health import Health
 from feeds.loop import Push
 from feeds.news import IDS_REMEMBERED
 from feeds.polling import Clock, Turn
 
 HEADLINE_CHARS_MAX, BODY_CHARS_MAX = 500, 10_000
+BEFORE_ALL = datetime(1970, 1, 1)
 LATE_MAX = timedelta(days=1)  # by which an item may come late, or have its time zone forgotten, and still be news
 
 _DETAIL_CHARS_MAX = 200
 _AHEAD_MAX = timedelta(minutes=1)  # what two clocks may differ by
 _FIRST_YEAR = 2000  # an earlier time is a placeholder: there were no news feeds
 _TAG = re.compile(r"</?([a-zA-Z][a-zA-Z0-9]*)[^<>]*>|<[!?][^<>]*>")
-_BREAKING = frozenset("address article blockquote br dd div dl dt h1 h2 h3 h4 h5 h6 hr li ol p pre table td th tr ul".split())
+_BREAKING = re.compile(
+    "address|article|blockquote|br|dd|div|dl|dt|h[1-6]|hr|li|ol|p|pre|table|td|th|tr|ul", re.IGNORECASE
+)
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")  # a headline ends on terminals
 _NO_WORD = re.compile(r"\W+")
 _log = structlog.get_logger()
+
+K, V = TypeVar("K"), TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Article:
     """One item as its source has it, its texts plain."""
 
-    item_id: str  # the source's own
+    feed: str  # within which its id is its own
+    item_id: str
     published: datetime | None  # naive UTC; None where the source does not tell
     headline: str
     body: str
@@ -67,16 +73,27 @@ def answered(config: Patience, now: datetime, who: str) -> Turn:
 
 
 def plain_text(text: object, chars_max: int) -> str:
-    """HTML as one line of text that can be printed and stored; "" where it is no text at all."""
+    """HTML as `tidy` has it, without its tags."""
     if not isinstance(text, str):
         return ""
-    text = html.unescape(_TAG.sub(_gap, text[: 8 * chars_max]))
+    return tidy(html.unescape(_TAG.sub(_gap, text[: 8 * chars_max])), chars_max)
+
+
+def tidy(text: object, chars_max: int) -> str:
+    """A text as one line that can be printed and stored; "" where it is no text at all."""
+    if not isinstance(text, str):
+        return ""
     text = _UNPRINTABLE.sub(" ", text).encode("utf-8", "replace").decode()  # JSON can spell half a surrogate pair
     return " ".join(text.split())[:chars_max].rstrip()
 
 
+def oldest_first(articles: list[Article]) -> list[Article]:
+    """In the order of their publication; those of the same time, and the undated at the end, as they came."""
+    return sorted(articles, key=lambda article: (article.published is None, article.published or BEFORE_ALL))
+
+
 def _gap(tag: re.Match[str]) -> str:
-    return " " if (tag[1] or "").lower() in _BREAKING else ""
+    return " " if _BREAKING.fullmatch(tag[1] or "") else ""
 
 
 def short(detail: object) -> str:
@@ -96,9 +113,9 @@ class Told:
         self._ids: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._headlines: OrderedDict[tuple[str, date], list[str]] = OrderedDict()  # and the symbols that it was told of
 
-    def is_new(self, feed: str, article: Article, symbol: str, day: date) -> bool:
+    def is_new(self, article: Article, symbol: str, day: date) -> bool:
         """Whether the article is news about a symbol; from now on it is not."""
-        key = (feed, article.item_id, symbol)
+        key = (article.feed, article.item_id, symbol)
         known = key in self._ids
         _touch(self._ids, key, None, self._most)
         words = _NO_WORD.sub(" ", unicodedata.normalize("NFKC", article.headline).casefold()).strip()
@@ -112,7 +129,7 @@ class Told:
         return not known and not told
 
 
-def _touch[K, V](window: OrderedDict[K, V], key: K, value: V, most: int) -> None:
+def _touch(window: OrderedDict[K, V], key: K, value: V, most: int) -> None:
     window[key] = value
     window.move_to_end(key)
     if len(window) > most:
@@ -165,7 +182,7 @@ class Desk:
         received = self.clock.now()
         when, why = _dated(article.published, received)
         fresh = undated if why else when >= since
-        new = [s for s in article.symbols if self._told.is_new(health.feed, article, s, when.date())]
+        new = [s for s in article.symbols if self._told.is_new(article, s, when.date())]
         if not new or not fresh:
             return 0
         if not article.headline:

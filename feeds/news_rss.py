@@ -4,7 +4,6 @@ feedparser is not given the address but the bytes. It would block, and it opens 
 one. Now and then it raises on a malformed feed, instead of saying so in `bozo` (its issue 599).
 """
 
-import asyncio
 import io
 import math
 import os
@@ -21,16 +20,16 @@ from urllib.parse import urlsplit
 import aiohttp
 import feedparser
 
-from feeds.errors import FeedError, OfflineError
+from feeds.errors import FeedError
 from feeds.fetch import fetch
-from feeds.news_desk import BODY_CHARS_MAX, HEADLINE_CHARS_MAX, Article, Desk, answered, plain_text
+from feeds.news_desk import BODY_CHARS_MAX, HEADLINE_CHARS_MAX, Article, Desk, answered, oldest_first, plain_text, tidy
 from feeds.news_universe import Universe
 from feeds.polling import Poller, Turn
 from feeds.tasks import in_thread
 
 _ENTRIES_MAX = 1000
 _ID_CHARS_MAX = 256
-_TOKEN = "{token}"  # noqa: S105 (where it goes, not what it is)
+_TOKEN = "{token}"
 _ENDS = re.compile(rb"</\s*(?:\w+:)?(?:rss|feed|rdf)\s*>\s*(?:<!--[^<>]*-->\s*)*\Z", re.IGNORECASE)
 
 
@@ -110,6 +109,7 @@ def article(entry: Any, source: str, symbols: tuple[str, ...], market_wide: bool
         symbols = universe.tagged(tag for tag in tags if isinstance(tag, str)) + universe.named(headline)
         symbols = tuple(dict.fromkeys(symbols)) or (("",) if market_wide else ())
     return Article(
+        feed=source,
         item_id=_identity(entry, headline, body),
         published=_published(entry),
         headline=headline,
@@ -121,7 +121,7 @@ def article(entry: Any, source: str, symbols: tuple[str, ...], market_wide: bool
 
 def _identity(entry: Any, headline: str, body: str) -> str:
     given = next((text for key in ("id", "link") if isinstance(text := entry.get(key), str) and text.strip()), "")
-    given = plain_text(given, BODY_CHARS_MAX)
+    given = tidy(given, BODY_CHARS_MAX)
     if given and len(given) <= _ID_CHARS_MAX:
         return given
     return sha256((given or f"{headline}\n{body}").encode()).hexdigest()[:16]
@@ -129,9 +129,10 @@ def _identity(entry: Any, headline: str, body: str) -> str:
 
 def _published(entry: Any) -> datetime | None:
     # `in`: feedparser answers a question for a missing update with the publication, and a warning.
-    key = next((key for key in ("published_parsed", "updated_parsed") if key in entry and entry[key]), None)
+    stamps = [entry[key] for key in ("published_parsed", "updated_parsed") if key in entry]
+    stamp = next(filter(None, stamps), None)
     try:
-        return None if key is None else datetime(1970, 1, 1) + timedelta(seconds=timegm(entry[key]))
+        return None if stamp is None else datetime(1970, 1, 1) + timedelta(seconds=timegm(stamp))
     except (ValueError, OverflowError, TypeError):
         return None
 
@@ -155,7 +156,6 @@ class Rss:
 
     Args:
         url: as of `address`.
-        http: without a time-out of its own.
     """
 
     def __init__(
@@ -181,11 +181,7 @@ class Rss:
 
     async def _ask(self, name: str) -> Turn:
         headers = {"User-Agent": self._config.user_agent, **self._conditions}
-        try:
-            async with asyncio.timeout(self._config.timeout_s):
-                answer = await fetch(self._http, self._url, name, headers=headers)
-        except TimeoutError as error:
-            raise OfflineError(f"{name} has not answered within {self._config.timeout_s:g} s") from error
+        answer = await fetch(self._http, self._url, name, self._config.timeout_s, headers=headers)
         if answer.status == 200:
             articles = await in_thread(partial(self._read, answer.body, answer.headers))
             validators = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
@@ -208,4 +204,4 @@ class Rss:
             raise FeedError(f"{config.name}: {error}") from error
         symbols, wide = config.symbols, config.market_wide
         articles = [article(entry, config.name, symbols, wide, self._universe) for entry in found]
-        return sorted(articles, key=lambda item: item.published or datetime.max)
+        return oldest_first(articles)

@@ -109,8 +109,10 @@ def load_universe(config: UniverseConfig) -> Universe:
     try:
         with locate(config.path).open(encoding="utf-8-sig", newline="") as file:
             return Universe(_rows(csv.reader(file, strict=True), config.path))
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{config.path}: wanted a CSV in UTF-8 with the columns symbol and alias; {error}") from error
+    except ValueError as error:
+        raise DataError(f"{config.path}: {error}") from error
 
 
 def _rows(lines: Iterator[Sequence[str]], path: str) -> Iterator[tuple[str, str]]:
@@ -131,7 +133,7 @@ def _rows(lines: Iterator[Sequence[str]], path: str) -> Iterator[tuple[str, str]
 
 
 def _normal(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    return " ".join(unicodedata.normalize("NFKC", text).replace("’", "'").split())
 
 
 def _stands(alias: _Alias, text: str) -> bool:

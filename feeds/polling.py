@@ -9,8 +9,8 @@ from typing import Protocol
 
 from feeds.backoff import Backoff
 from feeds.clock import utc_now
-from feeds.crypto_health import Health
 from feeds.errors import FeedError, OfflineError, RateLimitError
+from feeds.health import Health
 from feeds.tasks import all_of
 
 _FIRST_S, _OFFLINE_MAX_S = 1.0, 30.0  # pauses while the source cannot be reached: it costs nobody anything to try

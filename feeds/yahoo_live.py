@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa
 
 from feeds.clock import utc_now
-from feeds.crypto_health import Health
 from feeds.events import Bar, FeedStatus, Trade
+from feeds.health import Health
 from feeds.loop import LoopAdapter, Push
 from feeds.polling import Clock, Poller, Turn, WallClock
 from feeds.tasks import all_of, in_thread

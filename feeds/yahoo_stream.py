@@ -30,9 +30,9 @@ from yfinance.pricing_pb2 import PricingData
 
 from feeds.backoff import Backoff
 from feeds.clock import utc_now
-from feeds.crypto_health import Health
 from feeds.errors import FeedError
 from feeds.events import Trade
+from feeds.health import Health
 from feeds.loop import Push
 from feeds.tasks import all_of, in_thread
 

@@ -9,6 +9,7 @@ from csp import ts
 from brokers.events import Answers, CancelRequest, CashFlow, CorporateAction, Fill, OrderRequest, OrderUpdate
 from feeds.events import Bar, Depth, FeedStatus, MacroPoint, NewsItem, Quote, Trade
 from feeds.files import Source
+from feeds.record import Inputs
 from nodes.events import Alert, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
 from nodes.risk import TradingState
 
@@ -36,6 +37,7 @@ class Feeds:
     live: ts[bool] | None = None  # ticks once, when history is over and what follows is live; None: it is all history
     marks: dict[str, ts[float]] = field(default_factory=dict)  # prices of the books where they are not the bars' closes
     required: dict[str, tuple[str, ...]] = field(default_factory=dict)  # live feeds that a symbol cannot trade without
+    inputs: Inputs = field(default_factory=Inputs)  # of what a plugin brings in itself: recorded live, then replayed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,9 @@ from nodes.since import after_live, since_live
 from nodes.unsent import unsent
 from nodes.wind_down import CANCEL, finished, wind_down
 
+# What trades: from the feeds and a venue to all that the account says; called as `trading_system` is, and as a rule it.
+System = Callable[..., Streams]
+
 OUTCOMES: dict[str, type] = {  # what a replay is compared with
     "orders": OrderRequest,
     "updates": OrderUpdate,
@@ -83,8 +86,12 @@ class Edge:
     outcome: LiveOutcome = field(default_factory=LiveOutcome)
 
 
-def live_graph(plan: LivePlan, edge: Edge) -> None:
-    """The whole graph of a live run, or of its replay."""
+def live_graph(plan: LivePlan, edge: Edge, system: System = trading_system) -> None:
+    """The whole graph of a live run, or of its replay.
+
+    Args:
+        system: what trades in it; one that sends orders of its own wires a `graphs.account.Account`.
+    """
     config, trading, inputs = plan.config, plan.trading, edge.inputs
     asked = inputs.edge("stop", bool, edge.stop)
     tap = _venue_tap(plan, edge) if plan.at_venue else None
@@ -93,7 +100,7 @@ def live_graph(plan: LivePlan, edge: Edge) -> None:
     assert feeds.live is not None
     stop = asked if plan.duration_s is None else together([asked, after_live(feeds.live, plan.duration_s)])
 
-    streams = trading_system(
+    streams = system(
         feeds,
         _venue(plan, feeds, tap),
         trading,

@@ -21,17 +21,21 @@ from brokers.journal import JournalError
 from configs.load import ConfigError
 from feeds.errors import FeedError
 from feeds.recording import RecordingError
-from graphs.live import LivePlan
+from graphs.live import LivePlan, System
 from graphs.live_flags import PROGRAM, LiveArguments, parse
 from graphs.live_outcome import LiveOutcome
 from graphs.live_plan import prepare
 from graphs.live_run import claim, run
+from graphs.trading import trading_system
 
 
-def live_main(argv: Sequence[str]) -> int:
+def live_main(argv: Sequence[str], system: System = trading_system) -> int:
     """Run the command; returns its exit code.
 
     What a user can get wrong ends in a message and 2. Anything else is a bug, and keeps its traceback.
+
+    Args:
+        system: what trades; see `graphs.live.live_graph`.
 
     Raises:
         SystemExit: on --help, with 0; on a wrong flag, with 2.
@@ -40,7 +44,7 @@ def live_main(argv: Sequence[str]) -> int:
     stopper = Stopper()
     try:
         with stopper.listening():
-            return _run(parse(argv), stopper)
+            return _run(parse(argv), stopper, system)
     except (ConfigError, FeedError, JournalError, RecordingError) as exc:
         _say(f"error: {exc}")
         return 2
@@ -82,7 +86,7 @@ class Stopper:
         raise KeyboardInterrupt
 
 
-def _run(arguments: LiveArguments, stopper: Stopper) -> int:
+def _run(arguments: LiveArguments, stopper: Stopper, system: System) -> int:
     if arguments.record is not None:
         claim(arguments.record)
     ready = prepare(
@@ -95,7 +99,7 @@ def _run(arguments: LiveArguments, stopper: Stopper) -> int:
     )
     plan, ended = ready.plan, "error"
     try:
-        outcome = run(ready, stopper, record=arguments.record, show=not arguments.quiet)
+        outcome = run(ready, stopper, record=arguments.record, show=not arguments.quiet, system=system)
         ended = "at once" if outcome.at_once else "stop"
     finally:
         ready.close(ended)

@@ -140,6 +140,7 @@ def live_feeds(
         live=live,
         marks={symbol: since_live(bars[symbol].close, live) for symbol in traded},
         required=heard.required,
+        inputs=inputs,
     )
 
 

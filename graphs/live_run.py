@@ -14,10 +14,11 @@ from feeds.instruments import Instrument
 from feeds.record import Inputs, Recorder, RecordingInputs, ReplayedInputs
 from feeds.recording import Comparison, compare, complete_before, read_manifest, write_manifest
 from graphs.checks import load_plugin
-from graphs.live import OUTCOMES, Edge, LivePlan, live_graph
+from graphs.live import OUTCOMES, Edge, LivePlan, System, live_graph
 from graphs.live_config import LiveConfig
 from graphs.live_outcome import LiveOutcome
 from graphs.live_plan import Prepared, trading_of
+from graphs.trading import trading_system
 from graphs.version import code_version
 
 _GRAPH = 1  # of what the manifest says beside the format of the streams
@@ -49,8 +50,13 @@ def claim(folder: Path) -> None:
         raise ConfigError(f"the folder {folder} must be new or empty, it holds {listed(there, 3)}")
 
 
-def run(ready: Prepared, stop: Stop, *, record: Path | None, show: bool) -> LiveOutcome:
+def run(
+    ready: Prepared, stop: Stop, *, record: Path | None, show: bool, system: System = trading_system
+) -> LiveOutcome:
     """Run until it is stopped; everything that comes in and goes out is recorded, where that is wanted.
+
+    Args:
+        system: what trades; see `live_graph`.
 
     Raises:
         ConfigError: the graph cannot be wired.
@@ -62,7 +68,7 @@ def run(ready: Prepared, stop: Stop, *, record: Path | None, show: bool) -> Live
     journal = "" if ready.journal is None else plan.config.journal
     edge = Edge(inputs=inputs, stop=stop.edge, warm=ready.warm, recorder=recorder, journal=journal, show=show)
     window = {"starttime": plan.start, "endtime": _FAR}
-    graph = csp.build_graph(live_graph, plan, edge, **window)
+    graph = csp.build_graph(live_graph, plan, edge, system, **window)
     kept = manifest(plan)
     if record is not None:
         write_manifest(record, kept)
@@ -79,7 +85,7 @@ def run(ready: Prepared, stop: Stop, *, record: Path | None, show: bool) -> Live
     return edge.outcome
 
 
-def replay(root: Path, out: Path, *, show: bool = False) -> Comparison:
+def replay(root: Path, out: Path, *, show: bool = False, system: System = trading_system) -> Comparison:
     """Run the graph of a recording again, from its inputs alone, and compare what comes out.
 
     A run that was killed is compared strictly before the last instant up to which all of its streams are complete.
@@ -87,6 +93,7 @@ def replay(root: Path, out: Path, *, show: bool = False) -> Comparison:
     Args:
         root: of the recording.
         out: where the replay is recorded in turn.
+        system: what traded in it; the recording does not know, and tells only by being another.
 
     Raises:
         DataError: it is no recording, is damaged, or was made by another version.
@@ -102,7 +109,7 @@ def replay(root: Path, out: Path, *, show: bool = False) -> Comparison:
     recorder = Recorder(out)
     edge = Edge(inputs=inputs, stop=_never_made, recorder=recorder, show=show)
     window = {"starttime": plan.start, "endtime": _after(end_ns)}
-    graph = csp.build_graph(live_graph, plan, edge, **window)
+    graph = csp.build_graph(live_graph, plan, edge, system, **window)
     unused = inputs.unused()
     if unused:
         raise DataError(f"{root} holds inputs that this graph does not have: {', '.join(unused)}")

@@ -99,8 +99,6 @@ def account_limits(
                 s_acted = ratio
                 csp.output(RiskAction(kind=_REDUCE, code="gross_exposure", value=ratio, limit=gross_exposure_max))
         s_floor = -math.inf if s_stopped else max(s_peak * s_kept, max(s_start, 0.0) * s_kept_today)
-        if s_day and not s_stopped:
-            s_floor = math.inf
     if csp.ticked(a_day):
         s_armed = False
         s_start = equity

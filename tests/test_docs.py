@@ -18,8 +18,9 @@ import pytest
 from finished import daily_times, record
 
 from brokers import events as broker_events
-from brokers import reset
+from brokers import reset, show
 from brokers.events import OrderState
+from brokers.local_exchange import __main__ as local_exchange
 from brokers.orders import TransitionError, follow
 from configs.load import build
 from evaluation.display import activity_rows, risk_rows
@@ -28,6 +29,7 @@ from feeds import events as feed_events
 from feeds import macro, synthetic, yahoo
 from graphs.cli import backtest_main
 from graphs.config import BacktestConfig
+from graphs.live_cli import live_main
 from graphs.live_config import LiveConfig
 from nodes import events as node_events
 from nodes import health
@@ -168,7 +170,10 @@ def test_every_flag_in_the_documentation_exists(
         lambda: yahoo.main(["--help"]),
         lambda: macro.main(["--help"]),
         synthetic.main,
+        lambda: live_main(["--help"]),
         lambda: reset.main(["--help"]),
+        lambda: show.main(["--help"]),
+        lambda: local_exchange.main(["--help"]),
         *(partial(runpy.run_path, str(path), run_name="__main__") for path in sorted((ROOT / "examples").glob("*.py"))),
     ]
     for call in calls:

@@ -31,7 +31,6 @@ SECOND = timedelta(seconds=1)
         ({"streams": ("bars", "bars")}, "each once"),
         ({"bar": "minute"}, "a bar length is"),
         ({"depth_levels": 0}, "depth_levels"),
-        ({"warmup_bars": -1}, "warmup_bars"),
         ({"stale_after_s": float("nan")}, "stale_after_s"),
         ({"lag_max_s": 0.0}, "lag_max_s"),
         ({"backoff_max_s": float("inf")}, "backoff_max_s"),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feeds.crypto_health import Health
 from feeds.crypto_parse import BadItemError, bar, counted_id, depth, key, milliseconds, moment, quote, trade
 from feeds.events import FeedState, FeedStatus, Side
+from feeds.health import Health
 
 NOW = datetime(2024, 1, 2, 14, 30, 0, 500_000)
 THEN = datetime(2024, 1, 2, 14, 30)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from feeds.clock import utc_now
-from feeds.crypto_health import Health
 from feeds.errors import FeedError, OfflineError, RateLimitError
+from feeds.health import Health
 from feeds.polling import AskedToWaitError, Poller, Turn, WallClock
 from tests.feeds.hand_clock import HandClock, Live, living
 

@@ -1,7 +1,8 @@
 """Yahoo Finance on 127.0.0.1: the chart protocol as the real service speaks it, so that the real client can be tested.
 
-`YahooServer` answers /v8/finance/chart/SYMBOL, the cookie, consent and crumb pages, and the quote pages that yfinance
-falls back to. `LocalSession` is the session for the client: it sends every URL, whatever its host, to the server.
+`YahooServer` answers /v8/finance/chart/SYMBOL, /xhr/ncp (news), the cookie, consent and crumb pages, and the quote
+pages that yfinance falls back to. `LocalSession` is the session for the client: it sends every URL, whatever its host,
+to the server.
 
 What is emulated: prices adjusted for every split up to `now`; `tradingPeriods` for intraday requests; daily rows
 stamped at the session's open; the running bar, and the separate "live" row stamped at this very second; quotes that
@@ -106,6 +107,8 @@ class YahooServer:
         self.now = now.replace(tzinfo=UTC)
         self.refusal: tuple[int, str] | None = None  # status and body that every chart request gets
         self.stubs: set[str] = set()  # symbols answered by an empty quote
+        self.news: dict[str, list[Any]] = {}  # articles by symbol, newest first
+        self.news_refusal: tuple[int, str] | None = None  # status and body that every question for news gets
         self.requests: list[tuple[str, dict[str, str]]] = []
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -130,10 +133,18 @@ class YahooServer:
         with self._lock:
             return [{"symbol": path.rsplit("/", 1)[1], **query} for path, query in self.requests if "period1" in query]
 
-    def answer(self, path: str, query: dict[str, str]) -> tuple[int, str, str]:
+    def answer(self, path: str, query: dict[str, str], posted: bytes = b"") -> tuple[int, str, str]:
         """Status, content type and body for a request."""
         with self._lock:
             self.requests.append((path, query))
+        if path == "/xhr/ncp":
+            if self.news_refusal is not None:
+                return self.news_refusal[0], "application/json", self.news_refusal[1]
+            asked = json.loads(posted)["serviceConfig"]
+            stream = [
+                article for symbol in asked["s"] for article in self.news.get(symbol, [])[: asked["snippetCount"]]
+            ]
+            return 200, "application/json", json.dumps({"data": {"tickerStream": {"stream": stream}}, "status": "OK"})
         if path.startswith("/v8/finance/chart/"):
             if self.refusal is not None:
                 return self.refusal[0], "text/plain", self.refusal[1]
@@ -286,7 +297,8 @@ class YahooServer:
             def _reply(self) -> None:
                 url = urlsplit(self.path)
                 query = {name: given[-1] for name, given in parse_qs(url.query).items()}
-                status, kind, body = server.answer(unquote(url.path), query)
+                posted = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                status, kind, body = server.answer(unquote(url.path), query, posted)
                 payload = body.encode()
                 self.send_response(status)
                 self.send_header("Content-Type", kind)

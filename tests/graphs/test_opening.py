@@ -132,6 +132,13 @@ def test_what_is_held_counts_at_its_cost_before_it_has_a_price() -> None:
     assert [(when, p.quantity) for when, p in out["position"]] == [(T0, -10.0)]
 
 
+def test_the_gate_knows_the_cash_from_the_first_cycle_on() -> None:
+    risk = RiskConfig(drawdown_max=None, gross_exposure_max=None, var_max=None, cash_only=True)
+    orders = [(0.0, order(1, BUY, 60.0)), (0.0, order(2, BUY, 40.0))]  # of 600 and 400
+    out = simulate(FLAT, orders, Opening(cash="500"), first=0, risk=risk)
+    assert [u.code for u in values(out["updates"]) if u.order_id == "1"] == ["cash"]
+
+
 def test_without_anything_new_an_account_is_as_it_was() -> None:
     orders = [(70.0, order(1, BUY, 1.0)), (200.0, order(2, SELL, 2.0))]
     plain_ = simulate(FLAT, orders)

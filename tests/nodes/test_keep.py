@@ -136,6 +136,8 @@ def test_the_peak_and_the_days_start_are_kept(path: str) -> None:
 def test_the_marks_of_midnight_belong_to_the_day_that_ends(path: str) -> None:
     equity = [(0.0, 100.0), (EVENING + 1e-6, 97.0), (EVENING + 60.0, 99.0)]
     assert kept(path, equity) == (100.0, "2024-01-03", 97.0)
+    highest = [(0.0, 100.0), (EVENING + 1e-6, 103.0), (EVENING + 60.0, 99.0)]
+    assert kept(path, highest) == (103.0, "2024-01-03", 103.0)
 
 
 def test_what_was_kept_before_goes_on(path: str) -> None:

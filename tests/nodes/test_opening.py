@@ -218,6 +218,12 @@ def test_the_gate_judges_an_order_by_what_is_held_and_works() -> None:
     assert [u.code for u in values(out["refused"])] == ["gross_exposure"]
 
 
+def test_the_gate_counts_a_working_sale_below_the_market_at_the_market() -> None:
+    opening = opened(working("old-1", "SELL", "50"))  # at 9, which is 10 now
+    orders = [(1.0, order(1, SELL, 51.0)), (2.0, order(2, SELL, 50.0))]
+    assert passed(gate(orders, opening, RiskConfig(gross_exposure_max=1.0))) == ["2"]
+
+
 def test_the_ids_of_working_orders_count_as_used_and_they_can_be_cancelled() -> None:
     opening = opened(working("old-1"))
     cancels = [(2.0, CancelRequest(order_id="old-1", symbol="A"))]
@@ -290,6 +296,13 @@ def test_a_working_order_that_fills_is_no_surprise_and_one_that_ends_is_missed_b
     opening = opened(holding("3", "30"), working("old-1", remaining="2"), working("old-2", "SELL", "1"))
     fills, updates = [(1.0, fill("old-1", BUY, 2.0))], [(2.0, update("old-2", "CANCELLED", 1.0))]
     assert made(opening, [(3.0, target(4.0))], fills, updates) == [(3.0, -1.0)]
+
+
+def test_a_working_order_that_only_closes_is_not_followed_by_half_of_it_when_it_is_refused() -> None:
+    refused = [(1.0, update("old-1", "REJECTED"))]
+    for reduce_only, orders in ((True, []), (False, [(1.0, -1.0)])):
+        opening = opened(holding("1", "10"), working("old-1", "SELL", "3", reduce_only=reduce_only))
+        assert made(opening, updates=refused) == orders
 
 
 def test_without_a_target_what_is_held_stays_as_it_is() -> None:

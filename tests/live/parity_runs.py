@@ -1,0 +1,206 @@
+"""Recorded runs of both lives through everything that could make a replay differ, each with a second run after it.
+
+Two exchanges, and a symbol of each: one with quotes, one with the depth of its book. A warm-up, an engine that stands
+still now and then, bursts, a slow worker, an outage, an answer that was lost; a stop with an open position, and a run
+that goes on with it. Paper has two strategies, the venue one.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from exchange_process import exchange_process
+from live_process import DEADLINE_S, KEYS, Live, fault
+
+from feeds import recording
+from graphs.flags import ROOT
+from tests.live.parity_signals import STALL_ENV
+
+LIVES = ("paper", "venue")
+STALL_S = 0.02
+BURST = 300
+FILLS = 12  # of each life's first run, at least
+
+_EXCHANGE = """
+balances = ["USD=1000000"]
+[[listings]]
+symbol = "ES/USD"
+data = "feeds/sample/es_trades_2013-09.parquet"
+trades_per_s = 60.0
+tick = "0.25"
+lot = "1"
+history_s = 400.0
+[[listings]]
+symbol = "BTC/USD"
+trades_per_s = 40.0
+history_s = 400.0
+"""
+_RUN = """
+name = "parity"
+bar = "1s"
+currency = "USD"
+warmup_bars = 120
+[[crypto]]
+symbols = ["ES/USD"]
+streams = ["trades", "quotes"]
+stale_after_s = 2.0
+at.url = "{one}"
+[[crypto]]
+symbols = ["BTC/USD"]
+streams = ["trades", "depth"]
+stale_after_s = 2.0
+at.url = "{two}"
+[venue]
+ack_timeout_s = 1.0
+poll_s = 1.0
+at.url = "{one}"
+at.key_env = "LOCAL_EXCHANGE_KEY"
+at.secret_env = "LOCAL_EXCHANGE_SECRET"
+[broker]
+latency_ms = 5.0
+latency_jitter_ms = 5.0
+"""
+_ALONE = """
+[signals]
+use = ["technical", "adaptive", "price_alert"]
+plugins = ["tests.live.parity_signals:parity"]
+[signals.technical]
+enabled = ["momentum"]
+momentum = {{ bars = 3 }}
+[fuse.weights]
+parity = 4.0
+[sizing]
+mode = "fraction"
+fraction = 0.4
+shorts = false
+change_min = 0.05
+"""
+_NETTED = """
+[[strategies]]
+name = "parity"
+allocation = 0.5
+[strategies.signals]
+use = ["price_alert"]
+plugins = ["tests.live.parity_signals:parity"]
+[strategies.sizing]
+mode = "fraction"
+fraction = 0.5
+change_min = 0.05
+[[strategies]]
+name = "trend"
+allocation = 0.5
+[strategies.signals]
+use = ["technical"]
+[strategies.signals.technical]
+enabled = ["ema_cross"]
+ema_cross = {{ fast_bars = 2, slow_bars = 4 }}
+[strategies.sizing]
+mode = "volatility"
+volatility_window = 20
+leverage_max = 0.3
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorded:
+    """The recordings of one life."""
+
+    first: Path
+    second: Path
+
+
+def record(folder: Path) -> dict[str, Recorded]:
+    """Run both lives side by side, and again; the exchanges are gone when this returns."""
+    with _exchanges(folder) as (one, two), ExitStack() as ended:
+        text = _RUN.format(one=one, two=two)
+        (folder / "venue.toml").write_text(text + _ALONE.format())
+        (folder / "paper.toml").write_text(text + _NETTED.format())
+        firsts = {life: _start(folder, life, "first", ended) for life in LIVES}
+        _disturb(one, two, list(firsts.values()))
+        _stop(firsts.values())
+        seconds = {life: _start(folder, life, "second", ended) for life in LIVES}
+        for run in seconds.values():
+            run.wait_for(r" fills:")
+        _stop(seconds.values())
+    return {life: Recorded(first=folder / f"{life}-first", second=folder / f"{life}-second") for life in LIVES}
+
+
+def replay(root: Path, out: Path, seed: int) -> "subprocess.CompletedProcess[str]":
+    """Replay in a process with another hash seed, without keys, journal or exchange."""
+    environment = {k: v for k, v in os.environ.items() if k not in KEYS} | {"PYTHONHASHSEED": str(seed)}
+    command = [sys.executable, "run_backtest.py", "--replay", str(root), "--out", str(out), "--quiet"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, env=environment)
+
+
+def without_outcomes(root: Path, copy: Path) -> Path:
+    """A copy of a recording that knows nothing of orders, fills and alerts."""
+    shutil.copytree(root, copy, ignore=shutil.ignore_patterns("outputs"))
+    return copy
+
+
+def rows(root: Path, stream: str) -> pa.Table:
+    """A whole stream."""
+    found = list(recording.blocks(root, stream))
+    schema = recording.read_schema(root, stream)
+    return pa.concat_tables(found) if found else schema.empty_table()
+
+
+def times(root: Path, stream: str) -> list[int]:
+    """Engine nanoseconds of each tick of a stream."""
+    ticked: list[int] = rows(root, stream).column(recording.COLUMN).cast(pa.int64()).to_pylist()
+    return ticked
+
+
+@contextmanager
+def _exchanges(folder: Path) -> Iterator[tuple[str, str]]:
+    config = folder / "exchange.toml"
+    config.write_text(_EXCHANGE)
+    with exchange_process("--config", str(config)) as one, exchange_process("--config", str(config)) as two:
+        yield one, two
+
+
+def _start(folder: Path, life: str, which: str, ended: ExitStack) -> Live:
+    places = ["--config", str(folder / f"{life}.toml"), "--journal", str(folder / f"{life}.journal")]
+    flags = ["--orders", life, "--record", str(folder / f"{life}-{which}")]
+    run = Live(*places, *flags, env={STALL_ENV: str(STALL_S), "PYTHONHASHSEED": "1"})
+    ended.callback(_end, run)
+    return run
+
+
+def _end(run: Live) -> None:
+    if not run.ended:  # a test has failed
+        run.send(signal.SIGKILL)
+        run.code()
+
+
+def _disturb(one: str, two: str, runs: list[Live]) -> None:
+    for run in runs:
+        run.wait_for(r"alerts: .*CONNECTED", times=4)
+        run.wait_for(r" fills:", times=3)
+    for url, symbol in ((one, "ES/USD"), (two, "BTC/USD")):
+        assert fault(url, "burst", count=BURST, symbol=symbol) == BURST
+    fault(one, "lost_ack")
+    for run in runs:
+        run.wait_for(r" fills:", times=run.count(r" fills:") + 1)
+    for url in (one, two):
+        fault(url, "outage", seconds=1.0)
+    for run in runs:
+        run.wait_for(r"alerts: .*STALE", times=4)
+        run.wait_for(r"alerts: .*RECOVERED", times=4)
+    fault(one, "burst", count=BURST, symbol="ES/USD")
+    for run in runs:
+        run.wait_for(r" fills:", times=max(FILLS, run.count(r" fills:") + 1))
+
+
+def _stop(runs: "Iterator[Live]") -> None:
+    for run in runs:
+        run.send(signal.SIGINT)
+    for run in runs:
+        assert run.code() == 130, run.text
