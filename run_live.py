@@ -12,7 +12,9 @@ def _leave(*_: object) -> None:
 
 if __name__ == "__main__":
     # While csp is imported, a KeyboardInterrupt inside it would abort the process; nothing is open yet, so leave.
-    signal.signal(signal.SIGINT, _leave)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as who started us wants it
+    if not ignored:
+        signal.signal(signal.SIGINT, _leave)
     signal.signal(signal.SIGTERM, _leave)
     from graphs.live_cli import live_main
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from csp import ts
 from csp.impl.adaptermanager import AdapterManagerImpl
 from csp.impl.outputadapter import OutputAdapter
-from csp.impl.pushadapter import PushInputAdapter
+from csp.impl.pushadapter import PushGroup, PushInputAdapter
 from csp.impl.wiring import py_output_adapter_def, py_push_adapter_def
 
 _STOP_S = 5.0  # what a service may take to close its connections
@@ -42,10 +42,15 @@ class LoopAdapter:
 
     def __init__(self, name: str, service: Service, outputs: Mapping[str, type]) -> None:
         self._name, self._service, self._outputs = name, service, dict(outputs)
+        self._order = PushGroup()
 
     def edge(self, output: str) -> Any:
-        """The ticks that the service pushes to one of its outputs, in their order; none is dropped."""
-        return _loop_out(self, self._outputs[output], output)
+        """The ticks that the service pushes to one of its outputs; none is dropped.
+
+        All outputs of an adapter tick in the order in which they were pushed, a cycle each: what says that a feed is
+        whole again does not overtake what was missing.
+        """
+        return _loop_out(self, self._outputs[output], output, push_group=self._order)
 
     def send(self, name: str, edge: Any) -> None:
         """Hand every tick of `edge` to the service's `take`."""

@@ -1,7 +1,7 @@
 """The graph among live feeds: the same for a run and for its replay."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,13 +21,13 @@ from graphs.edges import Feeds, Streams, Venue
 from graphs.live_config import LiveConfig
 from graphs.live_feeds import Tap, live_feeds
 from graphs.live_outcome import LiveOutcome, remember
-from graphs.sinks import print_streams
+from graphs.sinks import WATCHED, print_streams
 from graphs.trading import Plugins, trading_system
 from nodes.decided import decided
 from nodes.events import Alert, RiskAction
 from nodes.halts import keep_halt
 from nodes.keep import keep_fills, keep_flows, keep_risk
-from nodes.since import after_live, since_live
+from nodes.since import after_live, from_live, since_live
 from nodes.unsent import unsent
 from nodes.wind_down import CANCEL, finished, wind_down
 
@@ -113,14 +113,15 @@ def live_graph(plan: LivePlan, edge: Edge, system: System = trading_system) -> N
 
     over = finished(stop, streams.approved, streams.updates, streams.fills, config.stop_timeout_s, plan.opening)
     csp.stop_engine(over)
-    remember(streams, over, edge.outcome)
+    seen = replace(streams, **{name: from_live(getattr(streams, name), feeds.live) for name in (*WATCHED, "updates")})
+    remember(seen, over, edge.outcome)
     if edge.journal:
         _keep(plan, streams, feeds.live, edge.journal)
     if edge.recorder is not None:
         for name, kind in OUTCOMES.items():
             edge.recorder.record(name, kind, getattr(streams, name), "outputs")
     if edge.show:
-        print_streams(streams)
+        print_streams(seen, (*WATCHED, "approved") if plan.dry_run else WATCHED)
 
 
 def _venue_tap(plan: LivePlan, edge: Edge) -> Tap:

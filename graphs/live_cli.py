@@ -70,7 +70,12 @@ class Stopper:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        # Who started us may want SIGINT ignored, as a shell does for a background job; csp would hear it all the same.
+        deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if deaf:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        numbers = (signal.SIGTERM,) if deaf else (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._heard) for number in numbers}
         try:
             yield
         finally:
@@ -98,6 +103,8 @@ def _run(arguments: LiveArguments, stopper: Stopper, system: System) -> int:
         confirm=_confirm,
     )
     plan, ended = ready.plan, "error"
+    for note in () if plan.opening is None else plan.opening.notes:
+        _say(f"{note.level.lower()}: {note.message} ({note.code})")
     try:
         outcome = run(ready, stopper, record=arguments.record, show=not arguments.quiet, system=system)
         ended = "at once" if outcome.at_once else "stop"

@@ -40,7 +40,8 @@ class LiveConfig(RunConfig):
         if not 0.0 < self.stop_timeout_s <= 60.0:
             raise ValueError(f"stop_timeout_s must lie in (0, 60], was {self.stop_timeout_s}")
         sources: list[CryptoConfig | YahooLiveConfig] = [*self.crypto, *self.yahoo]
-        symbols = [symbol for source in sources for symbol in source.symbols]
+        symbols = [s for crypto in self.crypto for s in crypto.symbols]
+        symbols += [s.upper() for yahoo in self.yahoo for s in yahoo.symbols]
         if len(set(symbols)) != len(symbols):
             raise ValueError(f"want each symbol in one feed, was {symbols}")
         for symbol in (*self.watch, *(c.symbol for c in self.conversions), *(i.symbol for i in self.instruments)):

@@ -14,7 +14,7 @@ from feeds.events import Bar, Depth, FeedStatus, MacroPoint, NewsItem, Quote, Tr
 from feeds.instruments import Instrument
 from feeds.loop import LoopAdapter
 from feeds.macro_live import macro_feed
-from feeds.news_live import news_feed
+from feeds.news_live import FollowConfig, RssConfig, YahooNewsConfig, news_feed
 from feeds.record import Inputs, ReplayedInputs
 from feeds.replay import bars_in_memory
 from feeds.streams import by_symbol, together
@@ -79,8 +79,10 @@ class _Heard:
 
 
 def streamed(config: LiveConfig) -> list[str]:
-    """Every symbol that a feed of the config brings, in its order."""
-    return [s for crypto in config.crypto for s in crypto.symbols] + [s for y in config.yahoo for s in y.symbols]
+    """Every symbol that a feed of the config brings, in its order, as its events name it."""
+    return [s for crypto in config.crypto for s in crypto.symbols] + [
+        s.upper() for y in config.yahoo for s in y.symbols
+    ]
 
 
 def timeframe(config: LiveConfig, source: CryptoConfig | YahooLiveConfig) -> str:
@@ -110,7 +112,7 @@ def live_feeds(
         heard.add(tap, crypto.at.name, crypto.symbols, crypto.streams, bar_length(crypto.bar))
     for n, yahoo in enumerate(config.yahoo):
         tap = Tap(f"yahoo{n}", lambda c=yahoo: yahoo_feed(c), inputs)  # type: ignore[misc]
-        heard.add(tap, "yahoo", yahoo.symbols, yahoo.streams, bar_length(yahoo.bar))
+        heard.add(tap, "yahoo", [s.upper() for s in yahoo.symbols], yahoo.streams, bar_length(yahoo.bar))
     news, points = _news(config, inputs, heard), _macro(config, inputs, heard)
 
     symbols = streamed(config)
@@ -149,7 +151,11 @@ def _of(edges: dict[str, Any], symbols: Sequence[str]) -> dict[str, Any]:
 
 
 def _news(config: LiveConfig, inputs: Inputs, heard: _Heard) -> ts[NewsItem] | None:
-    sources = (*config.rss, *config.yahoo_news, *config.follow)
+    sources: tuple[RssConfig | YahooNewsConfig | FollowConfig, ...] = (
+        *config.rss,
+        *config.yahoo_news,
+        *config.follow,
+    )
     if not sources:
         return None
     tap = Tap("news", lambda: news_feed(sources, config.universe), inputs)

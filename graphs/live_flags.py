@@ -47,7 +47,7 @@ class LiveArguments:
     record: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: nothing)")] = None
     """record all that comes in and goes out, for run_backtest.py --replay FOLDER; it must be new or empty"""
     dry_run: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
-    """print each order as the venue would get it, and send none"""
+    """print what the gate would let pass (approved), and send nothing"""
     live_money: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """trade real money at the venue of the config; asks once more"""
     quiet: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False

@@ -31,6 +31,21 @@ def since_live(event: ts[T], live: ts[bool]) -> ts[T]:
 
 
 @csp.node
+def from_live(event: ts[T], live: ts[bool]) -> ts[T]:
+    """What happens live, and nothing of what history brought.
+
+    Args:
+        event: any stream.
+        live: ticks once, when what follows is live.
+
+    Ticks:
+        With every event in the cycle of `live` and after it.
+    """
+    if csp.ticked(event) and csp.valid(live):
+        csp.output(event)
+
+
+@csp.node
 def after_live(live: ts[bool], seconds: float) -> ts[bool]:
     """Tick once, `seconds` of engine time after the run went live."""
     with csp.alarms():

@@ -66,7 +66,7 @@ def _limits(
     if csp.ticked(trade) and int(trade.trade_id) % 2 == 0:
         drawn = int(trade.trade_id) * 2654435761 >> 7  # Knuth's multiplicative hash
         kind, lots, away = drawn % 8, 10 * (1 + drawn // 8 % 250), drawn // 2000 % 4
-        held = s_contract.held(str(position.quantity)) // s_contract.units_per_lot if csp.valid(position) else 0
+        held = s_contract.whole_lots(s_contract.units.exact(position.quantity)) if csp.valid(position) else 0
         sells = kind % 2 == 1 and lots <= held - sum(s_open.values())
         if len(s_open) >= _OPEN_MAX or (kind >= 6 and s_open):
             csp.output(cancel=CancelRequest(order_id=next(iter(s_open)), symbol=instrument.symbol))

@@ -131,7 +131,7 @@ def test_another_day_begins_with_its_own_equity() -> None:
 def test_a_day_that_begins_after_history_begins_with_what_it_began_with() -> None:
     # The run starts with history of the day before the one that was going on.
     before = opened(day="2024-01-03", day_start=11_500.0)
-    history = [(0.0, 10_000.0), (1.0, 9_500.0), (EVENING, 9_900.0)]
+    history = [(0.0, 10_000.0), (1.0, 9_500.0), (EVENING, 11_000.0)]
     assert limits([*history, (EVENING + 60, 10_200.0)], before, daily=0.1) == [
         (MIDNIGHT + timedelta(minutes=1), "daily_loss", round(1 - 10_200 / 11_500, 4))
     ]

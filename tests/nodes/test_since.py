@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECOND, T0, at, run, ticks
 
-from nodes.since import after_live, since_live
+from nodes.since import after_live, from_live, since_live
 
 
 def test_the_last_of_history_comes_with_live_and_then_everything() -> None:
@@ -29,6 +29,13 @@ def test_without_history_nothing_comes_with_live() -> None:
 
 def test_without_live_nothing_comes() -> None:
     assert run(lambda: since_live(ticks(1.0, 2.0), csp.null_ts(bool))) == []
+
+
+def test_only_what_happens_live_comes() -> None:
+    assert run(lambda: from_live(ticks(1.0, 2.0, 3.0), ticks(None, True))) == [
+        (T0 + SECOND, 2.0),
+        (T0 + 2 * SECOND, 3.0),
+    ]
 
 
 def test_a_duration_counts_from_live() -> None:
