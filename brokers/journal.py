@@ -105,6 +105,8 @@ class Journal(JournalFile):
     def reset(self, by: str, wall_time: datetime, note: str = "") -> Halt | None:
         """End the open halt in the name of a person; return it as it stands now, None where there was none.
 
+        Losses are measured anew from then on: by the old peak the next run would stop again at its first mark.
+
         Raises:
             ValueError: `by` is blank.
         """
@@ -113,10 +115,12 @@ class Journal(JournalFile):
         halt = self.open_halt()
         if halt is None:
             return None
-        self._write(
-            "UPDATE halts SET reset_by = ?, reset_time = ?, reset_note = ? WHERE id = ? AND reset_time IS NULL",
-            (by, wall_time.isoformat(), note, halt.number),
-        )
+        with self.transaction():
+            self._write(
+                "UPDATE halts SET reset_by = ?, reset_time = ?, reset_note = ? WHERE id = ? AND reset_time IS NULL",
+                (by, wall_time.isoformat(), note, halt.number),
+            )
+            self.save_risk(0.0, "", 0.0)
         return self._halts("WHERE id = ?", halt.number)[0]
 
     def history(self) -> list[Halt]:

@@ -49,6 +49,9 @@ class Link:
         self._exchange.options["recvWindow"] = recv_window_ms
         self._exchange.options.setdefault("ws", {})["keepAlive"] = _PING_MS
         self._exchange.enableLastResponseHeaders = True
+        # ccxt signs the user stream's subscription before it waits to dial, and the longer an outage the longer it
+        # waits: the venue would refuse it for its age. Who watches here waits between its tries itself.
+        self._exchange.ws_dial_delay = lambda url: 0.0
         self.markets: dict[str, Market] = {}
         self.drafters: dict[str, Drafter] = {}
         self.quarantined = 0  # messages that could not be read
@@ -146,11 +149,11 @@ class Link:
 
     async def watch_orders(self) -> list[Snapshot]:
         """What the user stream says of orders next."""
-        return self._read(await self._ask(self._exchange.watch_orders), snapshot)
+        return self._read(await self._watch(self._exchange.watch_orders), snapshot)
 
     async def watch_trades(self) -> list[Execution]:
         """What the user stream says of trades next."""
-        return self._read(await self._ask(self._exchange.watch_my_trades), execution)
+        return self._read(await self._watch(self._exchange.watch_my_trades), execution)
 
     @property
     def listening(self) -> bool:
@@ -182,6 +185,15 @@ class Link:
         made = Market.of(wanted, found["base"], found["quote"])
         self.markets[wanted.symbol] = made
         self.drafters[wanted.symbol] = Drafter(wanted, made.contract, offer(self._exchange, wanted.symbol))
+
+    async def _watch(self, watch: Callable[[], Awaitable[Any]]) -> Any:
+        """The next messages of the user stream. What fails once is begun anew: on a socket whose subscription was
+        refused, ccxt 4.5.90 waits for ever for one that it never asks for again."""
+        try:
+            return await self._ask(watch)
+        except VenueError:
+            await self.hang_up()
+            raise
 
     async def _ask(self, request: Callable[..., Awaitable[Any]], *values: Any) -> Any:
         try:

@@ -18,7 +18,7 @@ _BUY = Side.BUY
 _MARKET, _LIMIT, _STOP_LIMIT = OrderType.MARKET, OrderType.LIMIT, OrderType.STOP_LIMIT
 _TRAILING, _TOUCHED = OrderType.TRAILING_STOP, OrderType.MARKET_IF_TOUCHED
 _GTC, _IOC, _FOK = TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK
-_ENDED_BY_TIME = (TimeInForce.DAY, TimeInForce.GTD)
+_DAY, _GTD = TimeInForce.DAY, TimeInForce.GTD
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ class Drafter:
             return _unsupported(f"{kind.name} orders")
         if kind is _MARKET and request.side is _BUY and not offer.market_buys:
             return _unsupported("market orders that buy a quantity")
-        if force in _ENDED_BY_TIME:
+        if force is _DAY or force is _GTD:  # `in` would compare, which takes a microsecond each in csp's enums
             return _unsupported(f"time in force {force.name}")
         if (force is _IOC or force is _FOK) and force.name not in offer.immediate:
             return _unsupported(f"time in force {force.name}")
@@ -134,12 +134,13 @@ class Drafter:
 
     def _params(self, request: OrderRequest, client: str, stop: str | None) -> dict[str, Any]:
         params: dict[str, Any] = {"clientOrderId": client}
-        if request.order_type in (_LIMIT, _STOP_LIMIT) and not request.post_only:
+        kind = request.order_type
+        if (kind is _LIMIT or kind is _STOP_LIMIT) and not request.post_only:
             params["timeInForce"] = request.time_in_force.name
         if request.post_only:
             params["postOnly"] = True
         if stop is not None:
-            params["takeProfitPrice" if request.order_type is _TOUCHED else "stopLossPrice"] = stop
+            params["takeProfitPrice" if kind is _TOUCHED else "stopLossPrice"] = stop
         if request.reduce_only and self._offer.reduce_only:
             params["reduceOnly"] = True
         return params

@@ -116,10 +116,12 @@ class Subscription:
 
     Args:
         watch: one call of a `watch_...` of ccxt; what it brings is left in the client's caches.
+        each: the listener takes each message as it is read, and not only what there is when ccxt's watch call returns.
     """
 
-    def __init__(self, link: Link, watch: Callable[[], Awaitable[Any]]) -> None:
-        self._link, self._watch = link, watch
+    def __init__(self, link: Link, watch: Callable[[], Awaitable[Any]], *, each: bool = False) -> None:
+        self._link, self._watch, self._each = link, watch, each
+        self._bug: Exception | None = None  # of the listener, while it took a message
         self._backoff = link.backoff()
         self.urls: Collection[str] = ()
 
@@ -130,7 +132,7 @@ class Subscription:
 
     async def run(self, listener: Listener) -> None:
         """Watch until cancelled."""
-        self.urls = watch_dials()
+        self.urls = watch_dials((lambda: self._hear(listener)) if self._each else None)
         loop, stale_after_s = asyncio.get_running_loop(), self._link.config.stale_after_s
         self._heard = loop.time()
         while True:
@@ -163,9 +165,20 @@ class Subscription:
                 raise OfflineError(f"{self._link.config.at.name}: the connection was closed") from None
             except Exception as error:
                 raise self._link.told(error) from None
+            if self._bug is not None:
+                raise self._bug
             if listener.data():
                 self._heard = loop.time()
                 self._backoff.reset()
+
+    def _hear(self, listener: Listener) -> None:
+        """Take a message that has just been read, on ccxt's own stack, where an exception would be lost."""
+        try:
+            if listener.data():
+                self._heard = asyncio.get_running_loop().time()
+                self._backoff.reset()
+        except Exception as error:
+            self._bug = self._bug or error
 
     def _connected(self) -> bool:
         sockets = self.sockets()

@@ -52,7 +52,7 @@ class Trades:
         self.fetched = 0  # trades, since all was well
         self.live = False  # the socket has delivered since it was opened
         self.last_time: datetime | None = None  # of the newest trade that left
-        self.subscription = Subscription(link, self._watch)
+        self.subscription = Subscription(link, self._watch, each=True)
         self._stream = _COUNTED.get(link.exchange.id, {})
         self._request = _AGGREGATES if counted(link.exchange.id) else {}
 

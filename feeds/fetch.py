@@ -14,7 +14,7 @@ import aiohttp
 from feeds.errors import FeedError, OfflineError
 from feeds.polling import AskedToWaitError
 
-ANSWER_BYTES_MAX = 4 << 20  # unpacked; a daily series of 80 years has 0.5 MB, a news feed of 200 items 0.2 MB
+ANSWER_BYTES_MAX = 4 << 20  # a daily series of 80 years has 0.5 MB
 _PART_BYTES = 1 << 16
 _REDIRECTS_MAX = 5
 _WAIT_MAX_S = 86_400.0  # of what a server asks for
@@ -37,17 +37,19 @@ async def fetch(
     *,
     params: Mapping[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
+    bytes_max: int = ANSWER_BYTES_MAX,
 ) -> Answer:
     """Ask once.
 
     Args:
         who: begins each message, such as "GDP: FRED".
         timeout_s: for the whole answer.
+        bytes_max: of its body, unpacked.
 
     Raises:
         AskedToWaitError: the server was asked too often, or is busy and says for how long.
         OfflineError: it could not be reached, or did not answer in time.
-        FeedError: its answer cannot be read, or has more than `ANSWER_BYTES_MAX` bytes.
+        FeedError: its answer cannot be read, or has more than `bytes_max` bytes.
     """
     total = aiohttp.ClientTimeout(total=timeout_s)
     try:
@@ -57,22 +59,22 @@ async def fetch(
             after = response.headers.get("Retry-After", "")
             if response.status == 429 or (response.status == 503 and after):
                 raise AskedToWaitError(f"{who} refuses for now (HTTP {response.status})", _wait_s(after))
-            body = await _body(response, who) if response.status == 200 else b""
+            body = await _body(response, who, bytes_max) if response.status == 200 else b""
             return Answer(status=response.status, headers=response.headers, body=body)
-    except (aiohttp.ClientResponseError, aiohttp.ClientPayloadError, aiohttp.InvalidURL) as error:
-        raise FeedError(f"{who} does not answer as HTTP wants it ({type(error).__name__})") from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+    except (aiohttp.ClientConnectionError, TimeoutError, OSError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise OfflineError(f"{who} could not be reached ({reason})") from error
+    except aiohttp.ClientError as error:
+        raise FeedError(f"{who} does not answer as HTTP wants it ({type(error).__name__})") from error
 
 
-async def _body(response: aiohttp.ClientResponse, who: str) -> bytes:
+async def _body(response: aiohttp.ClientResponse, who: str, bytes_max: int) -> bytes:
     """All of it, unpacked part by part: a small answer may unpack to a huge one."""
     body = bytearray()
     async for part in response.content.iter_chunked(_PART_BYTES):
         body += part
-        if len(body) > ANSWER_BYTES_MAX:
-            raise FeedError(f"{who} must answer with at most {ANSWER_BYTES_MAX} bytes, has more")
+        if len(body) > bytes_max:
+            raise FeedError(f"{who} must answer with at most {bytes_max} bytes, has more")
     return bytes(body)
 
 

@@ -15,20 +15,20 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import aiohttp
 import pyarrow as pa
 
-from feeds.errors import FeedError, OfflineError, UnknownSymbolError
+from feeds.errors import FeedError, UnknownSymbolError
 from feeds.events import FeedStatus, MacroPoint
+from feeds.fetch import fetch
 from feeds.health import Health
 from feeds.loop import LoopAdapter, Push
 from feeds.macro import MARKET_SERIES
-from feeds.polling import AskedToWaitError, Clock, Poller, Turn, WallClock
+from feeds.polling import Clock, Poller, Turn, WallClock
 from feeds.tasks import all_of, in_thread
 from feeds.yahoo_bars import LiveBars
 from feeds.yahoo_client import MINUTES, refuse_strange
@@ -39,8 +39,6 @@ _INTERVALS = (*MINUTES, "1d")
 _MONTHS = {"1mo": 1, "3mo": 3, "1y": 12}
 _PERIODS = ("1d", "1wk", *_MONTHS)
 _FRED = re.compile(rf"([A-Z0-9_]{{1,64}}):({'|'.join(_PERIODS)})")
-_ANSWER_BYTES = 4 << 20  # a daily series of 80 years has 0.5 MB
-_WAIT_MAX_S = 86_400.0  # of what a server asks for
 _LONGEST_PERIOD = timedelta(days=366)  # FRED selects by a period's first day
 
 News = Callable[[str], Awaitable[list[tuple[datetime, float]]]]  # what is new of a series: end of the period, value
@@ -177,8 +175,7 @@ class MacroFeed:
     async def run(self, push: Push) -> None:
         """Deliver until cancelled."""
         config = self._config
-        timeout = aiohttp.ClientTimeout(total=config.timeout_s)
-        async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as http:
+        async with aiohttp.ClientSession(trust_env=True) as http:
             works = []
             if config.series:
                 names = [series.upper() for series in config.series]
@@ -232,45 +229,22 @@ class MacroFeed:
         config = self._config
         oldest = self._clock.now() - timedelta(days=config.revisions_days)
         start = min(oldest, self._since.get(series, oldest)) - _LONGEST_PERIOD
-        text = await _fetch(http, config.fred_url, series, start.date())
+        text = await _fetch(http, config.fred_url, series, start.date(), config.timeout_s)
         return self._seen[series].new(fred_points(text, series, self._periods[series]), oldest)
 
 
-async def _fetch(http: aiohttp.ClientSession, url: str, series: str, start: date) -> str:
-    """One GET of a series from a date on, at most `_ANSWER_BYTES` long."""
+async def _fetch(http: aiohttp.ClientSession, url: str, series: str, start: date, timeout_s: float) -> str:
+    """One GET of a series from a date on."""
+    who = f"{series}: FRED"
+    answer = await fetch(http, url, who, timeout_s, params={"id": series, "cosd": start.isoformat()})
+    if answer.status in (400, 404):
+        raise UnknownSymbolError(f"{series}: FRED has no such series (HTTP {answer.status})")
+    if answer.status != 200:
+        raise FeedError(f"{who} answers HTTP {answer.status}")
     try:
-        async with http.get(url, params={"id": series, "cosd": start.isoformat()}) as response:
-            if response.status == 429:
-                wait_s = _wait_s(response.headers.get("Retry-After", ""))
-                raise AskedToWaitError(f"{series}: FRED refuses for now, it was asked too often (HTTP 429)", wait_s)
-            if response.status in (400, 404):
-                raise UnknownSymbolError(f"{series}: FRED has no such series (HTTP {response.status})")
-            if response.status != 200:
-                raise FeedError(f"{series}: FRED answers HTTP {response.status}")
-            body = bytearray()
-            async for part in response.content.iter_chunked(1 << 16):
-                body += part
-                if len(body) > _ANSWER_BYTES:
-                    raise FeedError(f"{series}: FRED's answer must have at most {_ANSWER_BYTES} bytes, has more")
-            return body.decode()
+        return answer.body.decode()
     except UnicodeDecodeError as error:
         raise FeedError(f"{series}: FRED's answer must be text in UTF-8 ({error})") from error
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        reason = str(error) or type(error).__name__
-        raise OfflineError(f"{series}: FRED could not be reached ({reason})") from error
-
-
-def _wait_s(text: str) -> float:
-    """Retry-After: seconds, or a date; 0.0 where it is neither."""
-    try:
-        wait_s = float(text) if not text.endswith("GMT") else _seconds_until(parsedate_to_datetime(text))
-    except (ValueError, TypeError):
-        return 0.0
-    return min(max(0.0, wait_s), _WAIT_MAX_S) if math.isfinite(wait_s) else 0.0
-
-
-def _seconds_until(when: datetime) -> float:
-    return (when - datetime.now(UTC)).total_seconds()
 
 
 def _end_of(observed: date, period: str) -> datetime:

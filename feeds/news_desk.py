@@ -98,14 +98,14 @@ def _gap(tag: re.Match[str]) -> str:
 
 def short(detail: object) -> str:
     """One line of a message for a person."""
-    return " ".join(str(detail).split())[:_DETAIL_CHARS_MAX]
+    return tidy(str(detail), _DETAIL_CHARS_MAX)
 
 
 class Told:
     """Which items the graph has, by their ids and by their headlines.
 
     Args:
-        most: of each, the last so many are remembered; what a source still lists is not forgotten.
+        most: of each, the last so many are remembered; what is handed in again counts as new among them.
     """
 
     def __init__(self, most: int = IDS_REMEMBERED) -> None:

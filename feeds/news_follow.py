@@ -89,16 +89,16 @@ class Tail:
             self._begin()
         part = self._file.read(_READ_BYTES)
         lines = self._split(part)
+        replaced = there is not None and (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino)
         if part:
-            return lines, len(part) == _READ_BYTES
+            return lines, replaced or len(part) == _READ_BYTES
         if there is None:
             raise FeedError(f"{self._path}: the file is gone")
-        if (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+        if not replaced:
             return [], False
         if self._rest and not self._skipping:  # its writer will not come back to end it
             lines = [(self._where(self._at - len(self._rest)), self._rest)]
-        self.close()
-        self._open()
+        self.close()  # the next look opens the new one
         return lines, True
 
     def _stat(self) -> os.stat_result | None:

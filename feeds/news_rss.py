@@ -27,6 +27,7 @@ from feeds.news_universe import Universe
 from feeds.polling import Poller, Turn
 from feeds.tasks import in_thread
 
+_FEED_BYTES_MAX = 2 << 20  # 200 items have 0.1 MB; feedparser takes seconds for megabytes that are meant to be slow
 _ENTRIES_MAX = 1000
 _ID_CHARS_MAX = 256
 _TOKEN = "{token}"
@@ -73,17 +74,17 @@ class RssConfig:
         return self.source or urlsplit(self.url).hostname or ""
 
 
-def entries(body: bytes, headers: Mapping[str, str], url: str) -> list[Any]:
+def entries(body: bytes, headers: Mapping[str, str]) -> list[Any]:
     """The entries of a feed, oldest first where it lists the newest first, at most 1000.
 
     Args:
         headers: of the answer; the charset counts.
-        url: that relative links are relative to.
 
     Raises:
         FeedError: no feed, or one that ends in its middle.
     """
-    said = {"content-type": headers.get("Content-Type", ""), "content-location": url}
+    # Not the address: ids would be resolved against it.
+    said = {"content-type": headers.get("Content-Type", "")}
     try:
         feed = feedparser.parse(io.BytesIO(body), response_headers=said)
     except Exception as error:  # whatever it is, another answer may be better
@@ -164,6 +165,7 @@ class Rss:
         self._config, self._url, self._universe, self._desk, self._http = config, url, universe, desk, http
         self._health = desk.health(f"{config.name} news", config.symbols or (config.name,))
         self._conditions: dict[str, str] = {}  # what the server wants to see again, to say that nothing changed
+        self._digest = b""  # of the last answer that was read
         self._first = True
 
     async def run(self) -> None:
@@ -181,14 +183,17 @@ class Rss:
 
     async def _ask(self, name: str) -> Turn:
         headers = {"User-Agent": self._config.user_agent, **self._conditions}
-        answer = await fetch(self._http, self._url, name, self._config.timeout_s, headers=headers)
+        timeout_s = self._config.timeout_s
+        answer = await fetch(self._http, self._url, name, timeout_s, headers=headers, bytes_max=_FEED_BYTES_MAX)
+        articles: list[Article] = []
         if answer.status == 200:
-            articles = await in_thread(partial(self._read, answer.body, answer.headers))
+            digest = sha256(answer.body).digest()  # many servers send the same again and again: it is read once
+            if digest != self._digest:
+                articles = await in_thread(partial(self._read, answer.body, answer.headers))
+            self._digest = digest
             validators = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
             self._conditions = {ask: answer.headers[said] for ask, said in validators.items() if said in answer.headers}
-        elif answer.status == 304 and self._conditions:
-            articles = []
-        else:
+        elif answer.status != 304 or not self._conditions:
             raise FeedError(f"{name} answers HTTP {answer.status}")
         since = self._desk.since(self._config.backlog_s, self._first)
         told = sum(self._desk.hand_in(self._health, item, since, undated=not self._first) for item in articles)
@@ -199,7 +204,7 @@ class Rss:
     def _read(self, body: bytes, headers: Mapping[str, str]) -> list[Article]:
         config = self._config
         try:
-            found = entries(body, headers, config.url)
+            found = entries(body, headers)
         except FeedError as error:
             raise FeedError(f"{config.name}: {error}") from error
         symbols, wide = config.symbols, config.market_wide

@@ -9,6 +9,7 @@ that Yahoo gave it for. Where the universe has a ticker as an alias, its symbols
 Source: yfinance 1.7.0, `base.py` and `data.py`. The fields of an article: observed, not documented.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,13 +82,14 @@ def newest(symbol: str, count: int, session: Any, timeout_s: float) -> list[Any]
         response = YfData(session=session).post(_URL, body=body, timeout=timeout_s)
         if response.status_code != 200:
             raise FeedError(f"{symbol}: Yahoo answers HTTP {response.status_code} to a question for news")
-        stream = response.json()["data"]["tickerStream"]["stream"]
+        # Not its own json(): that may be orjson's, to which half a surrogate pair spoils the whole answer.
+        stream = json.loads(response.content)["data"]["tickerStream"]["stream"]
         return [item for item in stream if isinstance(item, dict) and not item.get("ad")]
     except YFRateLimitError as error:
         raise RateLimitError(f"{symbol}: Yahoo refuses for now, it was asked too often (HTTP 429)") from error
     except OSError as error:
         raise OfflineError(f"{symbol}: Yahoo could not be reached ({short(error)})") from error
-    except (YFException, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (YFException, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise FeedError(f"{symbol}: Yahoo's answer holds no news ({type(error).__name__}: {short(error)})") from error
 
 

@@ -33,7 +33,7 @@ class Feeds:
     funding: dict[str, ts[float]] = field(default_factory=dict)  # rates of perpetual futures, by symbol
     corporate_actions: ts[CorporateAction] | None = None
     sources: tuple[Source, ...] = ()  # the files behind `bars` and `trades`, where there are any
-    status: ts[FeedStatus] | None = None  # how the live feeds are doing; None: files cannot fail in the middle
+    status: ts[FeedStatus] | None = None  # of the live feeds and the venue; None: files cannot fail in the middle
     live: ts[bool] | None = None  # ticks once, when history is over and what follows is live; None: it is all history
     marks: dict[str, ts[float]] = field(default_factory=dict)  # prices of the books where they are not the bars' closes
     required: dict[str, tuple[str, ...]] = field(default_factory=dict)  # live feeds that a symbol cannot trade without

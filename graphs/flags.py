@@ -33,8 +33,8 @@ Every key of the config is a flag, [sizing] mode is --sizing.mode; flags win.
 
 With --config FILE, --help shows the keys and values of that file.
 
-Exit codes: 0 done, 1 look-ahead found or a replay that differs, 2 bad usage, config or data,
-3 halted by risk, 130 interrupted.
+Exit codes: 0 done, 1 look-ahead found or a replay not identical,
+2 bad usage, config or data, 3 halted by risk, 130 interrupted.
 """
 
 

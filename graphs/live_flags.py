@@ -24,8 +24,8 @@ Every key of the config is a flag, [sizing] mode is --sizing.mode; flags win.
 
 With --config FILE, --help shows the keys and values of that file.
 
-Ctrl-C takes back what works, waits for the venue's answers, and stops;
-a second one stops at once.
+Ctrl-C takes back what works, waits for the venue, and stops; a second
+one stops at once.
 
 Exit codes: 0 done, 2 bad usage or config, 3 halted by risk, 130 interrupted.
 """

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from brokers.settle import SettleConfig, settle
-
 from brokers.journal import Journal
 from brokers.opening import Opening
 from brokers.reconcile import ReconcileConfig
 from brokers.restore import ReconcileError, paper_opening
+from brokers.settle import SettleConfig, settle
 from configs.load import ConfigError, plain
 from feeds import crypto, yahoo_live
 from feeds.backoff import Backoff
@@ -73,7 +72,7 @@ def prepare(
     if not streamed(config):
         raise ConfigError("there is no market feed: want [[crypto]] or [[yahoo]] in the config")
     _check_files(config)
-    halted = open_halt(config) is not None
+    halted = Path(config.journal).exists() and open_halt(config) is not None
     _ask_for_money(config, dry_run=dry_run, live_money=live_money, confirm=confirm)
     patient = _Patience(say)
     instruments = _instruments(config, patient)

@@ -13,7 +13,7 @@ from brokers.opening import Opening
 from configs.load import ConfigError
 from feeds.events import Bar, Trade
 from feeds.instruments import Instrument
-from feeds.streams import by_symbol, together
+from feeds.streams import SETTLE, by_symbol, together
 from graphs.account import Account
 from graphs.config import MAIN, StrategyConfig, TradingConfig
 from graphs.edges import AccountStreams, Feeds, Streams, Venue
@@ -128,7 +128,9 @@ def _alone(
     for instrument in config.instruments:
         symbol = instrument.symbol
         position = account.positions[symbol]
-        targets[symbol] = limit_target(targets[symbol], position, account.action, instrument, config.risk)
+        targets[symbol] = limit_target(
+            targets[symbol], position, account.action, instrument, config.risk, held=account.wanted[symbol]
+        )
     return _Wanted(targets)
 
 
@@ -231,7 +233,8 @@ def _targets(
         said.alerts += opinion.alerts
         fused = fuse_signals(opinion.signals, opinion.state, symbol, strategy.fuse)
         if feeds.live is not None:
-            fused = since_live(fused, feeds.live)  # history is for opinions to form, not to be traded
+            # History is for opinions to form, not to be traded. By then the books have their first mark.
+            fused = since_live(fused, csp.delay(feeds.live, SETTLE))
         said.final.append(fused)
         volatility = kelly = csp.null_ts(float)
         if sizing.mode == "volatility":

@@ -175,7 +175,9 @@ def _fuse(
         s_confidence = 0.0
 
     if csp.ticked(signals):
-        for signal in signals.tickedvalues():  # type: ignore[attr-defined]
+        # In the order of the list: that in which they came into the cycle is another one in a replay.
+        for i in sorted(signals.tickedkeys()):  # type: ignore[attr-defined]
+            signal = signals[i]
             check_signal(signal, symbol, csp.now())
             s_latest[signal.source] = signal
     if s_latest and not (csp.valid(state) and state.session == Session.CLOSED):

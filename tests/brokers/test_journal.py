@@ -502,3 +502,17 @@ def test_positions_are_the_exact_sum_of_fills_however_often_they_come(
             position += (quantity if buys else -quantity) - base_fee
         assert journal.positions() == ({"BTC/USDT": position} if trades else {})
         assert len(journal.fills()) == len(trades)
+
+
+def test_a_reset_lets_losses_be_measured_anew(tmp_path: Path) -> None:
+    # By the old peak the next run would stop again at its first mark.
+    with Journal(tmp_path / "account.journal") as journal:
+        journal.begin_run("r", "paper")
+        journal.save_risk(110_000.0, "2024-01-02", 105_000.0)
+        journal.halt("drawdown", "it fell", datetime(2024, 1, 2), value=0.3, limit=0.2, equity=77_000.0)
+        assert journal.risk().equity_peak == 110_000.0
+
+        journal.reset("a person", datetime(2024, 1, 3))
+
+        kept = journal.risk()
+        assert (kept.equity_peak, kept.day, kept.day_start) == (0.0, "", 0.0)

@@ -1,4 +1,4 @@
-"""A publisher of RSS and Atom on 127.0.0.1: conditional answers as RFC 9110 has them, and the ways in which they fail."""
+"""A publisher of RSS and Atom on 127.0.0.1: conditional answers as in RFC 9110, and the ways in which it fails."""
 
 from datetime import UTC, datetime
 from email.utils import format_datetime

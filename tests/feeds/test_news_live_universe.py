@@ -102,11 +102,11 @@ def test_without_a_table_nothing_is_named() -> None:
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, content: bytes, wanted: str) -> None:
-    with pytest.raises(DataError, match="universe.csv") as refused:
+    with pytest.raises(DataError, match=r"universe\.csv") as refused:
         load_universe(write(tmp_path, content))
     assert wanted in str(refused.value)
 
 
 def test_a_missing_table_is_refused() -> None:
-    with pytest.raises(DataError, match="nowhere.csv does not exist"):
+    with pytest.raises(DataError, match=r"nowhere\.csv does not exist"):
         load_universe(UniverseConfig(path="nowhere.csv"))

@@ -127,7 +127,7 @@ def test_help_names_every_flag_and_code(capsys: pytest.CaptureFixture[str]) -> N
     assert "2 bad usage, config or data" in words
     # What one run differs in from the next comes before what the strategy is made of.
     flags = re.findall(r" (--[\w.-]+)", words.partition("show this help message and exit")[2])
-    assert flags[:6] == ["--config", "--data", "--out", "--speed", "--quiet", "--check-lookahead"]
+    assert flags[:7] == ["--config", "--data", "--out", "--speed", "--quiet", "--replay", "--check-lookahead"]
 
 
 LINES = {

@@ -47,7 +47,9 @@ def of_venue(account: Mapping[str, Any], began: Decimal) -> Books:
     return Books(cash, position, working)
 
 
-def of_run(opening: Opening, fills: Iterable[Mapping[str, Any]] = (), working: Iterable[KeptOrder] | None = None) -> Books:
+def of_run(
+    opening: Opening, fills: Iterable[Mapping[str, Any]] = (), working: Iterable[KeptOrder] | None = None
+) -> Books:
     """What a run went on with, and what it has been told to have filled since.
 
     Args:
@@ -109,7 +111,9 @@ def journal_differences(
     return told
 
 
-def _fill(trade_id: object, client: str, side: str, quantity: str, price: str) -> tuple[int, str, str, Decimal, Decimal]:
+def _fill(
+    trade_id: object, client: str, side: str, quantity: str, price: str
+) -> tuple[int, str, str, Decimal, Decimal]:
     return int(str(trade_id)), client, side, Decimal(quantity), Decimal(price)
 
 

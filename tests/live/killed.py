@@ -20,7 +20,6 @@ from brokers.journal import Journal
 from brokers.local_exchange.config import ExchangeConfig, Listing
 from brokers.local_exchange.tape import Tape, tape
 from brokers.opening import Opening
-from feeds.errors import DataError
 from feeds.recording import blocks, read_manifest
 from graphs.flags import ROOT
 from tests.live.agreement import Books, differences, journal_differences, of_run, of_venue
@@ -29,8 +28,8 @@ DEADLINE_S = 90.0
 SYMBOL = "BTC/USDT"
 BEGAN = {"USDT": Decimal(100_000), "BTC": Decimal(2)}  # what the account holds before the first run
 CASH = Decimal(10_000)  # of it, what the runs may trade with
-# One trade has happened at the start, and the book is thin: 0.01 BTC in twenty levels, so that orders fill in parts.
-LISTING = Listing(symbol=SYMBOL, trades_per_s=0.001, history_s=10.0, level_trades=0.05)
+# One trade has happened at the start, and the book is thin: 0.04 BTC in twenty levels, so that orders fill in parts.
+LISTING = Listing(symbol=SYMBOL, trades_per_s=0.001, history_s=10.0, level_trades=0.2)
 CONFIG = ExchangeConfig(
     listings=(LISTING,),
     balances=tuple(f"{asset}={amount}" for asset, amount in BEGAN.items()),
@@ -114,12 +113,17 @@ class Run:
             assert time.monotonic() < give_up, f"it did not come about:\n{self.text[-5_000:]}"
 
     def up(self) -> None:
-        """Wait until it hears its market and its venue takes its orders."""
-        self.until(lambda: "takes orders" in self.text and self.text.count(" CONNECTED") >= 3)
+        """Wait until the venue takes its orders."""
+        self.until(lambda: "takes orders" in self.text)
 
     @property
     def opening(self) -> Opening:
         return Opening.from_json(read_manifest(self.folder)["opening"])
+
+    @property
+    def recorded(self) -> int:
+        """Bytes of its recording."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*.arrow"))
 
     @property
     def fills(self) -> list[dict[str, Any]]:
@@ -135,12 +139,17 @@ class Desk:
         self.journal = folder / "account.journal"
         self.runs: list[Run] = []
 
-    def start(self, program: str, *flags: str, die: Mapping[str, Any] | None = None) -> Run:
+    def start(self, program: str, *, die: Mapping[str, Any] | None = None) -> Run:
         record = self.folder / f"run{len(self.runs)}"
-        argv = ["--config", "tests/live/killed.toml", "--journal", str(self.journal), "--record", str(record)]
-        argv += ["--crypto.0.at.url", self.running.url, "--venue.at.url", self.running.url, *flags]
+        argv = [*self.flags(), "--record", str(record)]
         self.runs.append(Run(self._nursery, program, argv, record, die))
         return self.runs[-1]
+
+    def flags(self) -> list[str]:
+        """Of any run on this account."""
+        url = self.running.url
+        places = ["--crypto.0.at.url", url, "--venue.at.url", url, "--journal", str(self.journal)]
+        return ["--config", "tests/live/killed.toml", *places]
 
     @property
     def truth(self) -> Any:
@@ -210,6 +219,21 @@ class Desk:
         assert run.code() == 130, run.text
         assert not self.venue_books().working, run.text
 
+    def replays(self, run: Run) -> bool:
+        """Whether the recording of a run, as far as it goes, gives the same again. False where it was killed before
+        there was one."""
+        if not (run.folder / "watermark").exists() or not (run.folder / "manifest.json").exists():
+            return False
+        again, out = self.folder / f"{run.folder.name}-again.log", self.folder / f"{run.folder.name}-again"
+        program, argv = "limits again", [str(run.folder), str(out)]
+        if run.program == "run_live.py":
+            program, argv = "run_backtest.py", ["--replay", str(run.folder), "--out", str(out), "--quiet"]
+        pid = self._nursery.ask(run=program, argv=argv, log=str(again), die=None)["pid"]
+        code = self._nursery.ask(wait=pid, seconds=DEADLINE_S)["code"]
+        told = again.read_text(encoding="utf-8")
+        assert (code, told.splitlines()[-1].startswith("identical")) == (0, True), f"{run.folder}: {told}"
+        return True
+
     def end(self) -> None:
         for run in self.runs:
             run.send(signal.SIGKILL)
@@ -224,11 +248,3 @@ def desk(folder: Path, nursery: Nursery, seed: int = 0) -> Iterator[Desk]:
             yield made
         finally:
             made.end()
-
-
-def began(run: Run) -> bool:
-    """Whether a recording of it can be replayed."""
-    try:
-        return "opening" in read_manifest(run.folder)
-    except DataError:
-        return False

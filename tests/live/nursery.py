@@ -17,10 +17,16 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+from graphs.cli import backtest_main
 from graphs.live_cli import live_main
 from tests.live import traders
 
-PROGRAMS: dict[str, Callable[[Sequence[str]], int]] = {"run_live.py": live_main, "limits": traders.main}
+PROGRAMS: dict[str, Callable[[Sequence[str]], int]] = {
+    "run_live.py": live_main,
+    "run_backtest.py": backtest_main,
+    "limits": traders.main,
+    "limits again": traders.again,
+}
 
 
 def main() -> None:

@@ -10,9 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +23,8 @@ from graphs.flags import ROOT
 from tests.live.parity_signals import STALL_ENV
 
 LIVES = ("paper", "venue")
+Run = tuple[str, str]  # life, and "first" or "second"
+RUNS: list[Run] = [(life, which) for life in LIVES for which in ("first", "second")]
 STALL_S = 0.02
 BURST = 300
 FILLS = 12  # of each life's first run, at least
@@ -108,15 +109,7 @@ leverage_max = 0.3
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """The recordings of one life."""
-
-    first: Path
-    second: Path
-
-
-def record(folder: Path) -> dict[str, Recorded]:
+def record(folder: Path) -> dict[Run, Path]:
     """Run both lives side by side, and again; the exchanges are gone when this returns."""
     with _exchanges(folder) as (one, two), ExitStack() as ended:
         text = _RUN.format(one=one, two=two)
@@ -129,7 +122,7 @@ def record(folder: Path) -> dict[str, Recorded]:
         for run in seconds.values():
             run.wait_for(r" fills:")
         _stop(seconds.values())
-    return {life: Recorded(first=folder / f"{life}-first", second=folder / f"{life}-second") for life in LIVES}
+    return {(life, which): folder / f"{life}-{which}" for life, which in RUNS}
 
 
 def replay(root: Path, out: Path, seed: int) -> "subprocess.CompletedProcess[str]":
@@ -199,7 +192,7 @@ def _disturb(one: str, two: str, runs: list[Live]) -> None:
         run.wait_for(r" fills:", times=max(FILLS, run.count(r" fills:") + 1))
 
 
-def _stop(runs: "Iterator[Live]") -> None:
+def _stop(runs: Iterable[Live]) -> None:
     for run in runs:
         run.send(signal.SIGINT)
     for run in runs:

@@ -5,6 +5,8 @@ python tests/live/traders.py FLAGS of run_live.py    the desk of limit orders, a
 
 import sys
 from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import csp
@@ -20,10 +22,24 @@ from graphs.account import Account
 from graphs.config import TradingConfig
 from graphs.edges import Feeds, Streams, Venue
 from graphs.live_cli import live_main
+from graphs.live_run import replay
 from nodes.events import PositionUpdate, Signal, TargetPosition
 
 _SCORES = (1.0, 0.0, 0.6, 0.2, 0.8)
 _OPEN_MAX = 6  # orders that the desk has at once
+
+
+@csp.node
+def _fresh(trade: ts[Trade], live: ts[bool]) -> ts[Trade]:
+    """What traded since the run is live: nothing is done about what was missed, so that a run in a market that stands
+    still does nothing."""
+    with csp.state():
+        s_since = datetime.max  # noqa: DTZ901 - naive UTC
+
+    if csp.ticked(live):
+        s_since = csp.now()
+    if csp.ticked(trade) and trade.event_time > s_since:
+        return trade
 
 
 @csp.node
@@ -37,7 +53,8 @@ def _flips(trade: ts[Trade], symbol: str) -> ts[Signal]:
 
 def flips(bar: ts[Bar], symbol: str, feeds: Feeds) -> Any:
     """A signal plugin."""
-    return _flips(feeds.trades[symbol], symbol)
+    assert feeds.live is not None
+    return _flips(_fresh(feeds.trades[symbol], feeds.live), symbol)
 
 
 @csp.node
@@ -95,9 +112,9 @@ def limits(
     account = Account(feeds, config, opening)
     (instrument,) = config.instruments
     symbol = instrument.symbol
-    sent = _limits(
-        feeds.trades[symbol], account.updates[symbol], account.positions[symbol], instrument, run_id, opening
-    )
+    assert feeds.live is not None
+    trade = _fresh(feeds.trades[symbol], feeds.live)
+    sent = _limits(trade, account.updates[symbol], account.positions[symbol], instrument, run_id, opening)
     done = account.trade(
         sent.order, sent.cancel, venue, actions=rest["actions"], flatten_as=f"{run_id}-x", halted=rest["halted"]
     )
@@ -110,7 +127,15 @@ def limits(
 
 
 def main(argv: Sequence[str]) -> int:
+    """A run of the desk, with the flags of run_live.py."""
     return live_main(argv, limits)
+
+
+def again(argv: Sequence[str]) -> int:
+    """The replay of such a run: the folder of its recording, and one for that of the replay."""
+    compared = replay(Path(argv[0]), Path(argv[1]), system=limits)
+    print("identical" if compared.identical else f"NOT IDENTICAL: {compared.first}")
+    return 0 if compared.identical else 1
 
 
 if __name__ == "__main__":

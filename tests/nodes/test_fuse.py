@@ -48,6 +48,22 @@ def fused(
     return run(graph, seconds=seconds)
 
 
+def test_the_order_in_which_signals_come_into_a_cycle_changes_no_bit() -> None:
+    # 0.1 + 0.2 + 0.3 is another float than 0.3 + 0.2 + 0.1. A signal that is deeper in the graph comes later.
+    def graph(depths: tuple[int, ...]) -> Any:
+        edges = []
+        for source, score, depth in zip("abc", (0.1, 0.2, 0.3), depths, strict=True):
+            edge = at((1.0, signal(1.0, source, score)))
+            for _ in range(depth):
+                edge = csp.merge(edge, csp.null_ts(Signal))
+            edges.append(edge)
+        return fuse_signals(edges, csp.null_ts(MarketState), "S", FuseConfig())
+
+    scores = {run(lambda d=depths: graph(d))[0][1].score for depths in itertools.permutations(range(1, 4))}
+
+    assert scores == {(0.1 + 0.2 + 0.3) / 3.0}
+
+
 def test_one_source_passes_through() -> None:
     ((when, out),) = fused(signal(3, "rsi", -0.5, 0.4, horizon_s=60.0))
 

@@ -37,7 +37,7 @@ def account(
         ]
         return account_limits(*edges, drawdown, daily, exposure)
 
-    return [(when, *brief(action)) for when, action in run(graph, seconds=5 * 86_400)]
+    return [(when, *brief(action)) for when, action in run(graph, seconds=30 * 86_400)]
 
 
 def test_example_drawdown_stops_once_in_the_cycle_of_the_change() -> None:
