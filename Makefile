@@ -20,7 +20,7 @@ live-demo: $(READY) ## trade on a local exchange for a minute, with an outage, a
 	@$(BIN)/python examples/03_live_demo.py $(ARGS)
 
 test: $(DEV_READY) ## run the test suite, without the slow tests
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(DEV_READY) ## run the slow tests: thousands of random markets against a second matching engine
 	@$(BIN)/python -m pytest -q -m slow

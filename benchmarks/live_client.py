@@ -37,7 +37,7 @@ from graphs.config import MAIN, SignalsConfig
 from graphs.edges import Feeds
 from graphs.live_config import LiveConfig
 from graphs.live_plan import prepare
-from graphs.live_run import run
+from graphs.live_run import claim, run
 from nodes.events import Signal
 from nodes.risk import RiskConfig
 from nodes.sizing import SizingConfig
@@ -54,7 +54,7 @@ _TRADE = re.compile(rb'"e":"aggTrade"[^}]*?"a":(\d+)')
 _SIDE = re.compile(rb"side=(BUY|SELL)")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)  # compared by identity, so that csp can hash it
 class Seen:
     """What went through the sockets, and what the strategy was shown."""
 
@@ -186,6 +186,8 @@ def run_graph(arguments: argparse.Namespace, seen: Seen) -> None:
     )
     ready.plan = replace(ready.plan, plugins={MAIN: (signal,)})
     record = arguments.out.with_suffix(".recording") if arguments.record else None
+    if record is not None:
+        claim(record)
     outcome = run(ready, NoStop(), record=record, show=False)
     ready.close("stop")
     if outcome.refused:

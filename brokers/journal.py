@@ -8,7 +8,7 @@ not ours to trade (`baselines`). `python -m brokers.show FILE` prints it.
 from datetime import datetime
 from decimal import Decimal
 
-from brokers.journal_file import JournalError, JournalFile
+from brokers.journal_file import JournalError, JournalFile, KnownError
 from brokers.journal_schema import (
     FILL_COLUMNS,
     FLOW_COLUMNS,
@@ -43,9 +43,9 @@ __all__ = [
     "KeptOrder",
     "KeptRisk",
     "KeptRun",
+    "KnownError",
 ]
 
-_ORDER_NUMBERS = ("quantity", "limit_price", "stop_price", "filled")
 _FILL_NUMBERS = ("quantity", "price", "fee", "base_fee")
 _INSERT_ORDER = f"INSERT INTO orders ({', '.join(ORDER_COLUMNS)}) VALUES ({', '.join('?' * len(ORDER_COLUMNS))})"
 _INSERT_FILL = (
@@ -175,22 +175,24 @@ class Journal(JournalFile):
         """Write an order; to be called before it is sent. Its `run` and `booked` are not read.
 
         Raises:
-            JournalError: its client id or its order id is in the journal: it must not be sent again.
+            KnownError: its client id or its order id is in the journal: it must not be sent again.
             ValueError: a quantity or price that is no decimal, or an unknown state.
         """
         _refuse_unknown(order.state)
         if not decimal_of(order.quantity, "quantity") > 0:
             raise ValueError(f"quantity of order {order.order_id} must be positive, was {order.quantity}")
+        filled = _plain(order.filled, "filled")
         values = {
-            **{name: getattr(order, name) for name in ORDER_COLUMNS},
-            **{
-                name: _plain(getattr(order, name), name) for name in ("quantity", "limit_price", "stop_price", "filled")
-            },
-            "booked": _plain(order.filled, "filled"),  # none, but for an adopted order
+            "quantity": _plain(order.quantity, "quantity"),
+            "limit_price": _plain(order.limit_price, "limit_price"),
+            "stop_price": _plain(order.stop_price, "stop_price"),
+            "filled": filled,
+            "booked": filled,  # none, but for an adopted order
             "changed_ns": order.changed_ns or order.sent_ns,
             "run": self._current(),
         }
-        self._write(_INSERT_ORDER, tuple(values.values()))
+        row = [values[name] if name in values else getattr(order, name) for name in ORDER_COLUMNS]
+        self._write(_INSERT_ORDER, tuple(row))
 
     def order_changed(
         self,

@@ -18,6 +18,10 @@ class JournalError(Exception):
     """A journal that cannot be used; the message names the file and says why."""
 
 
+class KnownError(JournalError):
+    """What is to be written must be new, and is in the journal."""
+
+
 class JournalFile:
     """One connection to a journal. See `brokers.journal.Journal` for the arguments."""
 
@@ -116,7 +120,8 @@ class JournalFile:
         try:
             return self._db.execute(statement, values)
         except sqlite3.Error as exc:
-            raise JournalError(f"journal {self._path} cannot be written: {exc}") from None
+            kind = KnownError if isinstance(exc, sqlite3.IntegrityError) else JournalError
+            raise kind(f"journal {self._path} cannot be written: {exc}") from None
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:

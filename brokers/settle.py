@@ -40,6 +40,7 @@ from feeds.instruments import Instrument
 _PASSING = ("rate_limit", "venue_down", "no_answer", "clock")  # codes of what another try may mend
 _PAGE = 1_000  # trades of one order, Binance's most
 _FIRST_S, _MOST_S = 0.1, 5.0  # between tries
+_LOOK_MOST_S = 1.0  # between looks, of which each is some hundred of the 6,000 that Binance allows a minute
 _PROCESSING_MS = 500  # that a venue may take to show an order that it took in time
 _ENDS = {"closed": "FILLED", "canceled": "CANCELLED", "rejected": "REJECTED", "expired": "EXPIRED"}
 # ccxt's types, as they are with a trigger price and without.
@@ -106,6 +107,7 @@ class _Settler:
         self._exchange, self._at, self._journal, self._config = exchange, at, journal, config
         self._instruments = instruments
         self._backoff = Backoff(_FIRST_S, _MOST_S, random.Random(seed))
+        self._looks = Backoff(_FIRST_S, _LOOK_MOST_S, random.Random(seed))
         self._markets: dict[str, Market] = {}
         self._sent_ms = 0  # no request of an earlier run was signed later, by any clock
         self._done: dict[str, Note] = {}  # by the venue's id of the order
@@ -124,8 +126,8 @@ class _Settler:
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._config.patience_s + (self._late_ms() - now_ms) / 1000.0
         while True:
+            patient = loop.time() < give_up  # before the look: a long one may be out of date at its end
             known, view = await self._look()
-            patient = loop.time() < give_up
             plan = reconcile(
                 known,
                 view,
@@ -143,7 +145,7 @@ class _Settler:
             for cancel in plan.cancels:
                 await self._cancel(cancel)
             if not plan.cancels:
-                await asyncio.sleep(self._backoff.next_s())
+                await asyncio.sleep(self._looks.next_s())
 
     def _late_ms(self) -> int:
         """By the venue's clock, when it can no longer take what was signed before this start."""

@@ -25,17 +25,17 @@ from typing import Any
 import structlog
 
 from brokers.events import Fill, OrderRequest, OrderState, OrderUpdate
-from brokers.journal import Journal, JournalError
+from brokers.journal import Journal, JournalError, KnownError
 from brokers.venue_errors import Trouble
 from brokers.venue_keeper import Keeper, adopted, kept_order
 from brokers.venue_link import Link, VenueError
-from brokers.venue_messages import Execution, Snapshot
+from brokers.venue_messages import Execution, Market, Snapshot
 from brokers.venue_terms import Terms
 from brokers.venue_tracker import Tracked
 from brokers.venue_watch import Watch
 from feeds.backoff import Backoff
 from feeds.clock import utc_now
-from feeds.events import FeedState, FeedStatus
+from feeds.events import FeedState, FeedStatus, Side
 from feeds.exchange import ExchangeConfig
 from feeds.instruments import Instrument
 from feeds.loop import Push
@@ -93,7 +93,7 @@ class VenueService:
     """The venue under a `feeds.loop.LoopAdapter`: takes "order" and "cancel", pushes `OUTPUTS`.
 
     Args:
-        instruments: what may be traded, as the venue trades it; tick and lot may be coarser than its own.
+        instruments: what may be traded, in the venue's own ticks and lots.
         journal: of the account; a run has begun on it, and `brokers.settle` has made it agree with the venue. What is
             open in it is gone on with.
         live_money: a person has said that this may be real money.
@@ -171,12 +171,11 @@ class VenueService:
                 reducible = self._tracker.reducible(request.symbol, request.side, market)
             terms = self._link.drafters[request.symbol].terms(request, utc_now(), reducible)
             if isinstance(terms, Terms):
-                self._journal.order_sent(kept_order(request, terms))
-                order = self._tracker.send(request, terms, market)
-                self._unanswered.add(order.order_id)
-                self._spawn(self._place(order, terms))
-                return
-            refusal = terms
+                refusal = self._not_ours(request, terms, market) or self._send(request, terms, market)
+            else:
+                refusal = terms
+        if refusal is None:
+            return
         code, reason = refusal
         state = OrderState.REJECTED
         self._push(
@@ -186,6 +185,17 @@ class VenueService:
             ),
         )
 
+    def _send(self, request: OrderRequest, terms: Terms, market: Market) -> tuple[str, str] | None:
+        """Write an order down, and let it go; or say why it may not be sent."""
+        try:
+            self._journal.order_sent(kept_order(request, terms))
+        except KnownError:
+            return "duplicate_order_id", f"an order {request.order_id} has been sent before"
+        order = self._tracker.send(request, terms, market)
+        self._unanswered.add(order.order_id)
+        self._spawn(self._place(order, terms))
+        return None
+
     def _not_now(self, request: OrderRequest) -> tuple[str, str] | None:
         name = self._config.at.name
         if self._stopping:
@@ -194,13 +204,22 @@ class VenueService:
             return "venue_down", f"{name} has not been reached yet"
         if request.symbol not in self._link.markets:
             return "bad_symbol", f"{name} is not asked to trade {request.symbol}"
-        if request.order_id in self._tracker.orders or self._journal.order_of(request.order_id) is not None:
-            return "duplicate_order_id", f"an order {request.order_id} has been sent before"
         if self._loop.time() < self._paused_until:
             return "rate_limit", f"{name} wants to be left alone for {self._paused_until - self._loop.time():.1f} s"
         if len(self._unanswered) >= self._config.in_flight_max:
             return "rate_limit", f"{len(self._unanswered)} orders wait for an answer of {name}"
         return None
+
+    def _not_ours(self, request: OrderRequest, terms: Terms, market: Market) -> tuple[str, str] | None:
+        """Refuse to sell at a spot market what no order of ours has bought: the venue would take it, out of what the
+        account held before."""
+        if request.reduce_only or request.side is Side.BUY or self._link.drafters[request.symbol].contracts:
+            return None
+        most = self._tracker.sellable(request.symbol, market, self._to_cancel)
+        if terms.lots <= most:
+            return None
+        lots = market.contract.lots
+        return "not_held", f"{lots.value(terms.lots):g} {request.symbol} would be sold, {lots.value(most):g} are ours"
 
     async def _place(self, order: Tracked, terms: Terms) -> None:
         doubt = self._loop.call_later(self._config.ack_timeout_s, self.doubt, order)
@@ -407,7 +426,8 @@ class VenueService:
 
     def _sure(self, order_id: str) -> None:
         symbol = self._unsure.pop(order_id)
-        if symbol not in self._unsure.values():
+        # While the line is STALE for all, a symbol's own word would count before that; `reached` ends both.
+        if symbol not in self._unsure.values() and not self._stale:
             self._status(FeedState.RECOVERED, symbol, "the state of every order is known", 0.0)
 
     def _status(self, state: FeedState, symbol: str, detail: str, value: float) -> None:

@@ -49,9 +49,6 @@ class Link:
         self._exchange.options["recvWindow"] = recv_window_ms
         self._exchange.options.setdefault("ws", {})["keepAlive"] = _PING_MS
         self._exchange.enableLastResponseHeaders = True
-        # ccxt signs the user stream's subscription before it waits to dial, and the longer an outage the longer it
-        # waits: the venue would refuse it for its age. Who watches here waits between its tries itself.
-        self._exchange.ws_dial_delay = lambda url: 0.0
         self.markets: dict[str, Market] = {}
         self.drafters: dict[str, Drafter] = {}
         self.quarantined = 0  # messages that could not be read
@@ -168,11 +165,9 @@ class Link:
         found = market(self._exchange, wanted.symbol)
         venue = instrument(self._exchange, found)
         for name in ("tick", "lot", "multiplier"):
-            ours, theirs = Fraction(getattr(wanted, name)), Fraction(getattr(venue, name))
-            if (ours / theirs).denominator != 1 or (name == "multiplier" and ours != theirs):
-                raise ValueError(
-                    f"{name} of {wanted.symbol} must be a multiple of {self._at.name}'s {theirs}, was {ours}"
-                )
+            ours, theirs = getattr(wanted, name), getattr(venue, name)
+            if Fraction(ours) != Fraction(theirs):  # a fill between coarser steps could not be booked
+                raise ValueError(f"{name} of {wanted.symbol} must be {self._at.name}'s, {theirs}, was {ours}")
         if venue.fees_in == "received" and Fraction(venue.base_unit or venue.lot) < Fraction(
             wanted.base_unit or wanted.lot
         ):

@@ -4,7 +4,7 @@ why the venue cannot do it, known before anything is sent."""
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from brokers.events import OrderRequest, OrderType, TimeInForce
 from brokers.ledger import Contract
@@ -33,8 +33,7 @@ class Offer:
     reduce_only: bool = False  # the venue itself sees to it; spot markets have no such thing
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(NamedTuple):
     """An order as it is sent."""
 
     client_id: str
@@ -54,7 +53,7 @@ class Drafter:
     """Makes the terms of orders for one instrument.
 
     Args:
-        instrument: as the venue describes it; tick and lot are multiples of the venue's.
+        instrument: in the venue's own ticks and lots.
         offer: what the venue can do.
     """
 
@@ -63,6 +62,11 @@ class Drafter:
     def __init__(self, instrument: Instrument, contract: Contract, offer: Offer) -> None:
         self._instrument, self._contract, self._offer = instrument, contract, offer
         self._translator = Translator(instrument, contract)
+
+    @property
+    def contracts(self) -> bool:
+        """Whether it is a market of contracts, which can be sold short."""
+        return self._offer.reduce_only
 
     def terms(self, request: OrderRequest, now: datetime, reducible: int) -> Terms | Refusal:
         """What to send for a request, or why nothing can be.
@@ -84,13 +88,15 @@ class Drafter:
             lots = min(lots, reducible)
             if lots < 1:
                 return "reduce_only", "there is no position to reduce"
-        limit = None if order.limit is None else decimals(order.limit, self._instrument.tick)
+        limit = stop = None
         quantity = decimals(lots, self._instrument.lot)
-        least = self._instrument.min_notional
-        if limit is not None and Decimal(limit) * Decimal(quantity) < Decimal(least):
-            worth = Decimal(limit) * Decimal(quantity)
-            return "filter", f"the order is worth {worth:f} {self._instrument.currency}, the venue wants {least}"
-        stop = None if order.stop is None else decimals(order.stop, self._instrument.tick)
+        if order.limit is not None:
+            limit = decimals(order.limit, self._instrument.tick)
+            worth, least = Decimal(limit) * Decimal(quantity), self._instrument.min_notional
+            if worth < Decimal(least):
+                return "filter", f"the order is worth {worth:f} {self._instrument.currency}, the venue wants {least}"
+        if order.stop is not None:
+            stop = decimals(order.stop, self._instrument.tick)
         client = client_id(request.order_id)
         return Terms(
             client_id=client,

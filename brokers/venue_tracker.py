@@ -10,6 +10,7 @@ tracker takes what any of them says, in any order, and makes one story of it: up
 """
 
 from collections import OrderedDict
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -201,6 +202,19 @@ class Tracker:
             if order.reduce_only and order.side is side:
                 coming += order.sent_lots - order.booked
         return max(0, towards // market.contract.units_per_lot - coming)
+
+    def sellable(self, symbol: str, market: Market, leaving: Container[str]) -> int:
+        """Lots that can be sold of what is ours: held, or being bought, and not for sale already.
+
+        Args:
+            leaving: ids of orders whose cancel waits; like those whose cancel is on the way they count no more.
+        """
+        lots = self._held.get(symbol, 0) // market.contract.units_per_lot
+        for order in self.working(symbol):
+            if order.working.state is not _CANCEL_PENDING and order.order_id not in leaving:
+                left = order.sent_lots - order.booked
+                lots += left if order.side is _BUY else -left
+        return max(0, lots)
 
     def working(self, symbol: str = "") -> list[Tracked]:
         """Orders that have not ended, the oldest first."""

@@ -52,7 +52,7 @@ def say(text: str) -> None:
 @contextmanager
 def local_exchange(environment: dict[str, str]) -> Iterator[str]:
     """The address of an exchange that runs as long as the block."""
-    command = [sys.executable, "-m", "brokers.local_exchange", "--listing.speed", "20"]
+    command = [sys.executable, "-m", "brokers.local_exchange", "--listing.speed", "40"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -65,10 +65,16 @@ def local_exchange(environment: dict[str, str]) -> Iterator[str]:
             process.terminate()
 
 
-def outage(url: str, seconds: float) -> None:
-    """Take the exchange away for a while: connections are cut, nothing is answered."""
-    body = json.dumps({"fault": "outage", "seconds": seconds}).encode()
-    say(f"the exchange goes away for {seconds:g} s")
+def outage(url: str, demo: Demo, recording: Path, over: threading.Event) -> None:
+    """Take the exchange away for a while, a third of the time after the run began: connections are cut, nothing is
+    answered."""
+    while not (recording / "manifest.json").exists():  # which is written when the run begins
+        if over.wait(0.1):
+            return
+    if over.wait(demo.seconds / 3.0):
+        return
+    body = json.dumps({"fault": "outage", "seconds": demo.outage_s}).encode()
+    say(f"the exchange goes away for {demo.outage_s:g} s")
     urllib.request.urlopen(urllib.request.Request(f"{url}/control/faults", body), timeout=10).close()
 
 
@@ -77,16 +83,16 @@ def trade(url: str, demo: Demo, folder: Path, environment: dict[str, str]) -> in
     command = [sys.executable, "run_live.py", "--config", "configs/live/local_exchange.toml"]
     command += ["--crypto.0.at.url", url, "--venue.at.url", url, "--journal", str(folder / "demo.journal")]
     command += ["--duration", str(demo.seconds), "--record", str(folder / "recording")]
+    over = threading.Event()
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
-        timer = threading.Timer(demo.seconds / 3.0, outage, (url, demo.outage_s))
         if demo.outage_s:
-            timer.start()
+            threading.Thread(target=outage, args=(url, demo, folder / "recording", over), daemon=True).start()
         try:
             return process.wait()
         except KeyboardInterrupt:  # the run has heard it too, and stops
             return process.wait()
         finally:
-            timer.cancel()
+            over.set()
 
 
 def replay(folder: Path) -> tuple[int, str]:

@@ -122,6 +122,7 @@ class Subscription:
     def __init__(self, link: Link, watch: Callable[[], Awaitable[Any]], *, each: bool = False) -> None:
         self._link, self._watch, self._each = link, watch, each
         self._bug: Exception | None = None  # of the listener, while it took a message
+        self._waits: list[Any] = []  # futures of ccxt, for the end of each socket
         self._backoff = link.backoff()
         self.urls: Collection[str] = ()
 
@@ -158,18 +159,36 @@ class Subscription:
         while True:
             try:
                 await self._watch()
+                if self._each:
+                    await self._lost()
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():
                     raise
                 raise OfflineError(f"{self._link.config.at.name}: the connection was closed") from None
             except Exception as error:
+                if error is self._bug:
+                    raise
                 raise self._link.told(error) from None
-            if self._bug is not None:
-                raise self._bug
             if listener.data():
                 self._heard = loop.time()
                 self._backoff.reset()
+
+    async def _lost(self) -> None:
+        """Wait until a socket is lost, which is raised. Each message is taken as it is read: a watch call for each
+        would take ccxt as long again as reading it."""
+        name = f"{__name__} {id(self)}"  # of a future that no message settles; ccxt fails all of them with the socket
+        while self._bug is None and (sockets := self.sockets()):
+            self._waits = [socket.future(name) for socket in sockets]
+            try:
+                done, _ = await asyncio.wait(self._waits, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+            finally:
+                for future in self._waits:
+                    future.cancel()
+        if self._bug is not None:
+            raise self._bug
 
     def _hear(self, listener: Listener) -> None:
         """Take a message that has just been read, on ccxt's own stack, where an exception would be lost."""
@@ -179,6 +198,8 @@ class Subscription:
                 self._backoff.reset()
         except Exception as error:
             self._bug = self._bug or error
+            for future in self._waits:
+                future.reject(error)
 
     def _connected(self) -> bool:
         sockets = self.sockets()

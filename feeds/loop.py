@@ -64,17 +64,20 @@ class _Loop(AdapterManagerImpl):  # type: ignore[misc] # csp ships no types
     def __init__(self, engine: Any, name: str, service: Service) -> None:
         super().__init__(engine)
         self._service = service
+        self._stopping = False
         self.outputs: dict[str, _LoopOut] = {}
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self, starttime: datetime, endtime: datetime) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_lost)
         self._task = self._loop.create_task(self._service.run(self._push))
         self._thread.start()
 
     def stop(self) -> None:
         if self._thread.ident is None:  # the engine did not get as far as starting it
             return
+        self._stopping = True
         if self._thread.is_alive():
             with suppress(RuntimeError):  # it ended, and closed its loop, just now
                 self._loop.call_soon_threadsafe(self._task.cancel)
@@ -104,13 +107,23 @@ class _Loop(AdapterManagerImpl):  # type: ignore[misc] # csp ships no types
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._task)
+        # A thread that dies in silence would look like a market at rest.
         except asyncio.CancelledError:
-            pass
-        except Exception as exc:  # a thread that dies in silence would look like a market at rest
+            if not self._stopping:  # something within cancelled what it waited for
+                self.shutdown_engine(RuntimeError(f"{self._thread.name} was cancelled, and was not asked to stop"))
+        except Exception as exc:
             self.shutdown_engine(exc)
         finally:
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
+
+
+def _lost(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell what nobody waited for, but for bare futures: ccxt leaves one behind for each dial that fails, which who
+    dialled has heard of already, and asyncio would print a traceback of each."""
+    future = context.get("future")
+    if future is None or isinstance(future, asyncio.Task):
+        loop.default_exception_handler(context)
 
 
 class _LoopOut(PushInputAdapter):  # type: ignore[misc]

@@ -223,10 +223,15 @@ def _unknown(symbol: str) -> UnknownSymbolError:
     )
 
 
+def _curl(error: OSError) -> str:
+    """What curl says was wrong, without how it came to say so."""
+    return str(error).removeprefix("Failed to perform, ").partition(". See https://curl.se")[0]
+
+
 def _from_transport(symbol: str, error: OSError) -> FeedError:
     status = getattr(getattr(error, "response", None), "status_code", 0)
     if status == 404:
         return _unknown(symbol)
     if status:
         return FeedError(f"{symbol}: Yahoo answers HTTP {status}. Try again later.")
-    return OfflineError(f"{symbol}: Yahoo could not be reached ({error}). Check the network and the proxy settings.")
+    return OfflineError(f"{symbol}: Yahoo could not be reached ({_curl(error)}); check the network and the proxy")

@@ -97,6 +97,9 @@ def live_graph(plan: LivePlan, edge: Edge, system: System = trading_system) -> N
     tap = _venue_tap(plan, edge) if plan.at_venue else None
     status = [] if tap is None else [tap.edge("status", FeedStatus)]
     feeds = live_feeds(config, trading.instruments, inputs, edge.warm, status)
+    if tap is not None:  # what is wanted before the venue can take it would be refused, and not be asked for again
+        name = f"{config.venue.at.name} orders"
+        feeds = replace(feeds, required={symbol: (*names, name) for symbol, names in feeds.required.items()})
     assert feeds.live is not None
     stop = asked if plan.duration_s is None else together([asked, after_live(feeds.live, plan.duration_s)])
 

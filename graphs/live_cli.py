@@ -84,8 +84,8 @@ class Stopper:
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1
-        if self.running and self.asked == 1:
-            self._push.push_tick(True)
+        # Before its adapters start the engine does not hear: then nothing has been sent, and an interrupt is enough.
+        if self.running and self.asked == 1 and (self._push.push_tick(True) or self._push.stopped()):
             _say("stopping: taking back what works; once more stops at once")
             return
         raise KeyboardInterrupt
@@ -105,6 +105,10 @@ def _run(arguments: LiveArguments, stopper: Stopper, system: System) -> int:
     plan, ended = ready.plan, "error"
     for note in () if plan.opening is None else plan.opening.notes:
         _say(f"{note.level.lower()}: {note.message} ({note.code})")
+    if plan.halted:
+        _say("trading is HALTED from the start: nobody has reset an earlier stop")
+    elif plan.opening is not None and not plan.opening.clean:
+        _say("trading is REDUCING for the whole run: what the account holds could not be settled")
     try:
         outcome = run(ready, stopper, record=arguments.record, show=not arguments.quiet, system=system)
         ended = "at once" if outcome.at_once else "stop"

@@ -107,12 +107,14 @@ def live_feeds(
     """
     heard = _Heard()
     for n, crypto in enumerate(config.crypto):
-        ends = {bar.symbol: bar.event_time for bar in warm if bar.symbol in crypto.symbols}
+        ends = _ends(warm, crypto.symbols)
         tap = Tap(f"crypto{n}", lambda c=crypto, e=ends: crypto_feed(c, e), inputs)  # type: ignore[misc]
         heard.add(tap, crypto.at.name, crypto.symbols, crypto.streams, bar_length(crypto.bar))
     for n, yahoo in enumerate(config.yahoo):
-        tap = Tap(f"yahoo{n}", lambda c=yahoo: yahoo_feed(c), inputs)  # type: ignore[misc]
-        heard.add(tap, "yahoo", [s.upper() for s in yahoo.symbols], yahoo.streams, bar_length(yahoo.bar))
+        names = [symbol.upper() for symbol in yahoo.symbols]
+        ends = _ends(warm, names)
+        tap = Tap(f"yahoo{n}", lambda c=yahoo, e=ends: yahoo_feed(c, e), inputs)  # type: ignore[misc]
+        heard.add(tap, "yahoo", names, yahoo.streams, bar_length(yahoo.bar))
     news, points = _news(config, inputs, heard), _macro(config, inputs, heard)
 
     symbols = streamed(config)
@@ -144,6 +146,11 @@ def live_feeds(
         required=heard.required,
         inputs=inputs,
     )
+
+
+def _ends(warm: Sequence[Bar], symbols: Sequence[str]) -> dict[str, datetime]:
+    """When the history of each symbol ends: the close of its last bar."""
+    return {bar.symbol: bar.event_time for bar in warm if bar.symbol in symbols}
 
 
 def _of(edges: dict[str, Any], symbols: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from feeds.backoff import Backoff
 from feeds.clock import utc_now
 from feeds.errors import OfflineError, RateLimitError
 from feeds.events import Bar
+from feeds.exchange import keys
 from feeds.instruments import Instrument
 from graphs.checks import check_account, check_currencies, load_plugin, open_halt
 from graphs.config import TradingConfig, all_strategies
@@ -74,6 +76,8 @@ def prepare(
     _check_files(config)
     halted = Path(config.journal).exists() and open_halt(config) is not None
     _ask_for_money(config, dry_run=dry_run, live_money=live_money, confirm=confirm)
+    if config.orders == "venue" and not dry_run:
+        keys(config.venue.at)  # what is not there would else be told only once the venue is reached
     patient = _Patience(say)
     instruments = _instruments(config, patient)
     trading = trading_of(config, instruments)
@@ -82,7 +86,9 @@ def prepare(
     plugins = {s.name: tuple(load_plugin(name) for name in s.signals.plugins) for s in trading.strategies}
     warm = _history(config, patient)
     run_id = f"{config.name}-{utc_now():%Y%m%dT%H%M%S}"
-    journal, opening = _account(config, trading, run_id, dry_run=dry_run, patient=patient)
+    journal, opening, run_id = _account(config, trading, run_id, dry_run=dry_run, patient=patient)
+    if journal is not None:  # until now another run may have had the account, and a person may have reset it
+        halted = journal.open_halt() is not None
     plan = LivePlan(
         config=config,
         trading=trading,
@@ -141,6 +147,8 @@ def _check_files(config: LiveConfig) -> None:
         folder = Path(source.path).parent
         if not folder.is_dir():
             raise ConfigError(f"the folder {folder} of the news file {source.path} does not exist")
+    if config.journal and not (folder := Path(config.journal).parent).is_dir():
+        raise ConfigError(f"the folder {folder} of the journal {config.journal} does not exist")
 
 
 def _ask_for_money(config: LiveConfig, *, dry_run: bool, live_money: bool, confirm: Callable[[str], bool]) -> None:
@@ -194,15 +202,16 @@ def _flat(by_symbol: dict[str, list[Bar]]) -> list[Bar]:
 
 def _account(
     config: LiveConfig, trading: TradingConfig, run_id: str, *, dry_run: bool, patient: _Patience
-) -> tuple[Journal | None, Opening | None]:
-    """Take the account for this run, and see what it starts with."""
+) -> tuple[Journal | None, Opening | None, str]:
+    """Take the account for this run, and see what it starts with, and what it is called."""
     if not config.journal or dry_run:
-        return None, None
+        return None, None, run_id
     at_venue = config.orders == "venue"
     life = f"{config.venue.at.name} {'live' if config.venue.real_money else 'test'}" if at_venue else "paper"
     digest = hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()[:16]
     journal = Journal(config.journal, durable=at_venue and config.venue.real_money)
     try:
+        run_id = unused(run_id, journal)
         journal.begin_run(run_id, life, digest)
         if at_venue:
             opening = patient(lambda: asyncio.run(_settled(config, trading, journal)))
@@ -214,7 +223,14 @@ def _account(
     except BaseException:
         journal.close()
         raise
-    return journal, opening
+    return journal, opening, run_id
+
+
+def unused(run_id: str, journal: Journal) -> str:
+    """The id, with a number behind it where an earlier run has it: one that crashed may be begun again within its
+    second, and the clock may have been set back."""
+    known = {run.run_id for run in journal.runs()}
+    return next(name for name in chain([run_id], (f"{run_id}.{n}" for n in count(2))) if name not in known)
 
 
 async def _settled(config: LiveConfig, trading: TradingConfig, journal: Journal) -> Opening:

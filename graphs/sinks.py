@@ -68,7 +68,8 @@ def _update(update: OrderUpdate) -> str:
 
 def _fill(fill: Fill) -> str:
     traded = f"{fill.side.name} {_number(fill.quantity)} {fill.symbol} at {_number(fill.price)}"
-    terms = f"fee {_number(fill.fee)}, {fill.liquidity.name.lower()}, traded {fill.market_time}"
+    fee = f"{_number(fill.base_fee)} of what was bought" if fill.base_fee else _number(fill.fee)
+    terms = f"fee {fee}, {fill.liquidity.name.lower()}, traded {fill.market_time}"
     return f"{traded}, {terms} [{fill.order_id}]"
 
 

@@ -128,7 +128,7 @@ class Exposure:
         old = self.orders.get(sent.replaces) if sent.replaces else None
         return old if old is not None and old.symbol == sent.symbol else None
 
-    def reduces(self, sent: Sent, children: bool = True) -> bool:
+    def reduces(self, sent: Sent, children: bool = True, certain: bool = False) -> bool:
         """Whether an order can only bring positions nearer to zero.
 
         - a reduce-only order;
@@ -137,7 +137,8 @@ class Exposure:
           more lots and worth;
         - any other that, with all on its side that is meant to fill, brings what is held nearer to zero without
           crossing it. Market orders against it, which wait for no price, count as if they had filled, as long as the
-          position cannot become larger than it could get without the order. A replacement counts for what it asks for
+          position cannot become larger than it could get without the order; not where it must be `certain`, because
+          a market order whose fate is not known may never have been sent. A replacement counts for what it asks for
           beyond what it replaces.
         """
         if sent.reduce_only:
@@ -156,6 +157,8 @@ class Exposure:
         else:
             held, ahead, against = -holding.held, holding.firm_buys, holding.market_sells
         after = ahead + lots - held  # how far it would cross zero if it filled, and nothing against it
+        if certain:
+            return after <= 0 < held
         return after <= against and after <= max(abs(held), held + against)
 
     def add(self, sent: Sent) -> None:

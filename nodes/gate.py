@@ -74,7 +74,9 @@ class Gate:
         self.alerts: list[Alert] = []
         self.requests: list[CancelRequest] = []
         if halted:
-            self.say(_CRITICAL, "", "trading is HALTED from the start: no person has reset an earlier stop", 0.0)
+            count = self._take_back("")  # what a run that was killed had not cancelled yet
+            message = "trading is HALTED from the start: no person has reset an earlier stop"
+            self.say(_CRITICAL, "", message + (f"; {count} working orders are being cancelled" if count else ""), 0.0)
         elif opening is not None and not opening.clean:
             self.state = _REDUCING
             self.reducing_until = NEVER

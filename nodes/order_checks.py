@@ -210,7 +210,8 @@ class OrderChecks:
             return "quantity", f"of {order.quantity} less than one lot of {lot} is left to fill"
         halted = self.halted_until.get(symbol)
         free = state is _ACTIVE and (halted is None or now >= halted)
-        reducing = exposure.reduces(sent, free)
+        in_doubt = self.feeds.unreliable and self.feeds.fault(symbol) is not None
+        reducing = exposure.reduces(sent, free, certain=in_doubt)
         if sent.linked:
             wrong = exposure.misled(sent)
             if wrong:

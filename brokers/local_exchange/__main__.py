@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,10 +78,25 @@ async def _serve(exchange: LocalExchange) -> None:
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
     try:
         await exchange.start()
+        for note in _notes(exchange):
+            print(f"{PROGRAM}: {note}", file=sys.stderr, flush=True)
         print(f"listening on {exchange.url}", flush=True)
         await asked.wait()
     finally:
         await exchange.stop()
+
+
+def _notes(exchange: LocalExchange) -> Iterator[str]:
+    """What would puzzle who uses it."""
+    config = exchange.config
+    if not exchange.keys:
+        yield f"{config.key_env} and {config.secret_env} are not both set: there is no account, and no order is taken"
+    for market in exchange.markets.values():
+        if market.next_ms is None:
+            yield (
+                f"the data of {market.listing.symbol} end before now, so nothing will be traded: lower speed or"
+                " history_s, or set loop"
+            )
 
 
 if __name__ == "__main__":

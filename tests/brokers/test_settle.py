@@ -194,6 +194,8 @@ def test_an_order_that_never_arrived_is_given_up_once_the_venue_could_not_take_i
         assert time.monotonic() - began > 1.5
         assert (codes(opening), opening.orders, opening.clean) == ([NEVER_ARRIVED], (), True)
         account.agrees(opening)
+        # It is asked less and less often meanwhile: at Binance twenty looks a second would use a minute's weight up.
+        assert account.running.call(lambda: account.running.exchange.requests.count("/api/v3/account")) <= 30
 
 
 def test_one_that_arrives_while_it_is_waited_for_is_adopted(tmp_path: Path) -> None:

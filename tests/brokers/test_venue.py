@@ -68,6 +68,29 @@ def test_a_market_order_fills_and_is_told_in_order(exchange: Running, journal: P
     asyncio.run(run())
 
 
+def test_what_the_account_held_before_the_first_run_is_not_sold(exchange: Running, journal: Path) -> None:
+    async def run() -> None:
+        async with trading(exchange.url, journal) as desk:  # 1 BTC is there, and none of it is ours
+            short = desk.order(Side.SELL, 0.4)
+            assert (desk.state(short), desk.code(short)) == (S.REJECTED, "not_held")
+            bought = desk.order(quantity=0.01)
+            on_its_way = desk.order(Side.SELL, 0.005)  # of what is being bought
+            resting = desk.limit(61_000.0, Side.SELL, 0.004)
+            assert desk.states(on_its_way) == desk.states(resting) == []
+            twice = desk.order(Side.SELL, 0.004)
+            assert desk.code(twice) == "not_held"
+            await desk.until(lambda: desk.state(bought) is desk.state(on_its_way) is S.FILLED)
+            await desk.until(lambda: desk.state(resting) is S.ACCEPTED)
+            desk.cancel(resting)
+            instead = desk.order(Side.SELL, 0.004)  # what is being cancelled is no longer for sale
+            await desk.until(lambda: desk.state(instead) in (S.FILLED, S.REJECTED))
+            assert desk.state(instead) is S.FILLED
+            check_books(exchange, desk, journal)
+            assert truth(exchange).balances["BTC"].free >= 10**8
+
+    asyncio.run(run())
+
+
 def test_a_resting_order_is_accepted_fills_in_parts_and_the_rest_is_cancelled(exchange: Running, journal: Path) -> None:
     async def run() -> None:
         async with trading(exchange.url, journal) as desk:
@@ -265,8 +288,12 @@ def test_an_instrument_that_is_not_the_venues_is_refused(exchange: Running, jour
             service = VenueService(config(exchange.url), (instrument,), journal)  # type: ignore[arg-type]
             await asyncio.wait_for(service.run(lambda output, value: None), 20.0)
 
-    with pytest.raises(ValueError, match="lot of BTC/USDT must be a multiple"):
-        asyncio.run(run(replace(BTC, lot="0.000001")))
+    for fields, words in (
+        ({"lot": "0.000001"}, "lot of BTC/USDT must be local exchange's, 0.00001, was 0.000001"),
+        ({"tick": "1"}, "tick of BTC/USDT must be local exchange's, 0.01, was 1"),  # what fills at 59990.38 is no tick
+    ):
+        with pytest.raises(ValueError, match=words):
+            asyncio.run(run(replace(BTC, **fields)))
     with pytest.raises(ValueError, match="base_unit must be"):
         asyncio.run(run(replace(BTC, base_unit="")))
 

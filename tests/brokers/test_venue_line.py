@@ -9,6 +9,7 @@ from exchange_process import KEY, SECRET, Running, exchange_thread
 
 from brokers.events import OrderState
 from feeds.exchange import connect, disconnect
+from nodes.feed_status import FeedStates
 from tests.brokers.venue_account import (
     KEY_ENV,
     LOCAL,
@@ -235,5 +236,27 @@ def test_orders_before_the_venue_is_reached_are_refused_and_it_keeps_trying(exch
             order = desk.order()
             await desk.until(lambda: desk.state(order) is S.FILLED)
             check_books(exchange, desk, journal)
+
+    asyncio.run(run())
+
+
+def test_an_order_that_is_settled_while_the_line_is_down_does_not_end_that(exchange: Running, journal: Path) -> None:
+    async def run() -> None:
+        async with trading(exchange.url, journal) as desk:
+            order = desk.limit(59_000.0)
+            await desk.until(lambda: desk.state(order) is S.ACCEPTED)
+            service = desk.service
+            service.lost("nothing gets through")
+            service._gap(service._tracker.orders[order], "an answer is late")
+            service._tell()  # and is there
+            states = FeedStates()
+            for status in desk.statuses:
+                states.heard(status)
+            fault = states.fault(SYMBOL)
+            assert fault is not None, desk.statuses
+            assert service._unsure == {}
+            service.reached()
+            states.heard(desk.statuses[-1])
+            assert states.fault(SYMBOL) is None
 
     asyncio.run(run())

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import csp
+import pytest
 from csp import ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,3 +63,25 @@ def test_a_word_after_a_burst_is_heard_after_it() -> None:
     # Each tick is a cycle of its own, so a second output that did not wait would be heard after the first of them.
     burst = [("a", i) for i in range(5_000)]
     assert heard([*burst, ("b", 7)]) == [*burst, ("b", 7), END]
+
+
+class Abandoned:
+    """A service under which a library cancels what it waits for."""
+
+    async def run(self, push: Push) -> None:
+        loop = asyncio.get_running_loop()
+        waited_for = loop.create_future()
+        loop.call_soon(waited_for.cancel)
+        await waited_for
+
+    def take(self, name: str, value: Any) -> None:
+        raise AssertionError(f"nothing is sent to it, was {name}")
+
+
+def test_a_service_that_is_cancelled_from_within_stops_the_engine() -> None:
+    # Nobody hears a thread that ends so: the feed would look like a market at rest.
+    def graph() -> None:
+        csp.stop_engine(LoopAdapter("abandoned", Abandoned(), {"a": bool}).edge("a"))
+
+    with pytest.raises(RuntimeError, match="abandoned was cancelled, and was not asked to stop"):
+        csp.run(graph, starttime=utc_now(), endtime=FAR, realtime=True)

@@ -1,8 +1,10 @@
 """Several streams as one: nothing is lost, and what ticks together has one order, however it came in."""
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import csp
@@ -76,6 +78,14 @@ def _live(order: Sequence[int]) -> list[int]:
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_the_order_of_arrival_does_not_show(order: tuple[int, ...]) -> None:
     assert _live(order) == [0, 1, 2]
+
+
+def test_nothing_else_puts_streams_together() -> None:
+    # csp.collect and csp.flatten have the order of arrival.
+    root = Path(__file__).parents[2]
+    files = [path for layer in ("brokers", "feeds", "graphs", "nodes") for path in (root / layer).rglob("*.py")]
+    users = [path.name for path in files if re.search(r"csp\.(flatten|collect)\(", path.read_text())]
+    assert users == ["streams.py"]
 
 
 def test_one_edge_is_itself() -> None:

@@ -200,3 +200,11 @@ def test_the_check_passes_what_is_honest(capsys: pytest.CaptureFixture[str]) -> 
     code, out = checked(capsys, "leaks:honest")
     assert code == 0
     assert "no look-ahead found" in out
+
+
+def test_a_plugin_brings_in_a_stream_of_its_own(tmp_path: Path) -> None:
+    plugin = ["--signals.use", "--signals.plugins", "leaks:brought_in"]
+    assert backtest_main(["--quiet", "--end", "2017-09-01", "--out", str(tmp_path), *plugin]) == 0
+    orders = pq.read_table(tmp_path / "orders.parquet").to_pylist()
+    assert [order["side"] for order in orders][:1] == ["BUY"]
+    assert all(order["time"].replace(tzinfo=None) >= datetime(2017, 8, 1) for order in orders)

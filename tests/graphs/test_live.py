@@ -4,6 +4,7 @@ import json
 import re
 import signal
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,15 @@ def test_a_second_request_stops_at_once_and_the_account_is_free_again(live: Any,
     assert run.code() == 130
     with Journal(tmp_path / "account.journal") as journal:
         journal.begin_run("after", "local exchange test")  # the lock was let go
+
+
+def test_a_run_that_may_not_trade_says_so_when_it_begins(live: Any, tmp_path: Path) -> None:
+    with Journal(tmp_path / "account.journal") as journal:
+        journal.begin_run("before", "local exchange test")
+        journal.halt("drawdown", "too deep", datetime(2026, 1, 1), value=0.5, limit=0.3, equity=1.0)
+    run = live("--warmup-bars", "10")
+    run.wait_for("trading is HALTED from the start")
+    run.send(signal.SIGKILL)
 
 
 def test_a_dry_run_shows_orders_and_sends_none(live: Any, url: str, tmp_path: Path) -> None:

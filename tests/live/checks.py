@@ -246,30 +246,33 @@ def refused_by_gate(run: Run) -> dict[str, str]:
 
 
 def risk_violations(run: Run) -> list[str]:
-    """Orders that passed the gate and enlarge risk while a feed of their symbol was STALE or had a GAP."""
-    refused, feeds, held, open_ = refused_by_gate(run), Feeds(), run.held, {}
+    """Orders that passed the gate and enlarge risk while a feed of their symbol was STALE or had a GAP; and fills of
+    reduce-only orders, which pass then, that did not reduce."""
+    refused, feeds, held, flying = refused_by_gate(run), Feeds(), run.held, dict[str, Decimal]()
+    closing = {row["order_id"] for row in run.orders if row["reduce_only"]}
     found = []
     streams = (run.status, run.fills, run.updates, run.orders)  # in which order one cycle of the gate hears them
-    for _, kind, row in sorted(
-        ((row["ns"], kind, row) for kind, stream in enumerate(streams) for row in stream), key=lambda event: event[:2]
-    ):
+    events = [(row["ns"], kind, row) for kind, stream in enumerate(streams) for row in stream]
+    for _, kind, row in sorted(events, key=lambda event: event[:2]):
         if kind == 0:
             feeds.hear(row)
         elif row["symbol"] != run.symbol:
             continue
         elif kind == 1:
+            moved, key = _sign(row) * _exact(row["quantity"]), row["order_id"]
+            if key in closing and abs(held + moved) > abs(held):
+                found.append(f"{key} is reduce-only and brought {moved:f} to {held:f} held")
             held += _moved(row)
-            left = open_.get(row["order_id"])
-            if left is not None:
-                open_[row["order_id"]] = left - _sign(row) * _exact(row["quantity"])
+            if key in flying:
+                flying[key] -= moved
         elif kind == 2 and row["state"] in _GONE:
-            open_.pop(row["order_id"], None)
+            flying.pop(row["order_id"], None)
         elif kind == 3 and row["order_id"] not in refused:
             quantity = _sign(row) * _exact(row["quantity"])
             bad = feeds.bad(run.symbol)
-            if bad and _enlarges(held, quantity, open_.values()):
-                found.append(f"{row['side']} {row['quantity']:g} passed with {held:f} held while {', '.join(bad)}")
-            open_[row["order_id"]] = quantity
+            if bad and not row["reduce_only"] and _enlarges(held, quantity, flying.values()):
+                found.append(f"{row['order_id']}, {quantity:f}, passed with {held:f} held while {', '.join(bad)}")
+            flying[row["order_id"]] = quantity
     return found
 
 

@@ -1,9 +1,12 @@
 """Runs that begin in milliseconds, and that can be made to die at a given line: forked from a process that has imported
 all.
 
-It speaks JSON lines. {"run": NAME OF A PROGRAM, "argv": [...], "log": FILE, "die": null or {"in": "module:Class.method",
-"when": "before" or "after", "times": N}} answers {"pid": PID}. {"wait": PID, "seconds": S} answers {"code": CODE}, null
-where it has not ended by then.
+It speaks JSON lines. What it is asked, and what it answers:
+
+    {"run": NAME OF A PROGRAM, "argv": [...], "log": FILE, "die": null}    {"pid": PID}
+    {"wait": PID, "seconds": S}                                           {"code": CODE}, null where it goes on
+
+"die" may be {"in": "module:Class.method", "when": "before" or "after", "times": N}: with that call it kills itself.
 """
 
 import importlib
@@ -32,10 +35,7 @@ PROGRAMS: dict[str, Callable[[Sequence[str]], int]] = {
 def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
-        if "run" in asked:
-            answer = {"pid": _born(**asked)}
-        else:
-            answer = {"code": _ended(asked["wait"], asked["seconds"])}
+        answer = {"pid": _born(**asked)} if "run" in asked else {"code": _ended(asked["wait"], asked["seconds"])}
         print(json.dumps(answer), flush=True)
 
 

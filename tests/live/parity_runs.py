@@ -6,10 +6,12 @@ that goes on with it. Paper has two strategies, the venue one.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ RUNS: list[Run] = [(life, which) for life in LIVES for which in ("first", "secon
 STALL_S = 0.02
 BURST = 300
 FILLS = 12  # of each life's first run, at least
+
+_STATUS = re.compile(r"alerts: \w+ local exchange (\w+) (?:(\w+/\w+) )?(CONNECTED|STALE|GAP|RECOVERED):")
 
 _EXCHANGE = """
 balances = ["USD=1000000"]
@@ -61,6 +65,7 @@ at.url = "{two}"
 [venue]
 ack_timeout_s = 1.0
 poll_s = 1.0
+recv_window_ms = 1000
 at.url = "{one}"
 at.key_env = "LOCAL_EXCHANGE_KEY"
 at.secret_env = "LOCAL_EXCHANGE_SECRET"
@@ -186,10 +191,28 @@ def _disturb(one: str, two: str, runs: list[Live]) -> None:
         fault(url, "outage", seconds=1.0)
     for run in runs:
         run.wait_for(r"alerts: .*STALE", times=4)
-        run.wait_for(r"alerts: .*RECOVERED", times=4)
+        _wait_until_well(run)
     fault(one, "burst", count=BURST, symbol="ES/USD")
     for run in runs:
         run.wait_for(r" fills:", times=max(FILLS, run.count(r" fills:") + 1))
+        _wait_until_well(run)
+
+
+def _wait_until_well(run: Live) -> None:
+    """Until the last word of every feed, and of the line to the venue, is a good one."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not _well(run.text):
+        assert time.monotonic() < deadline, run.text
+        time.sleep(0.05)  # between two looks
+
+
+def _well(text: str) -> bool:
+    said: dict[str, dict[str, str]] = {}
+    for feed, symbol, state in _STATUS.findall(text):
+        said.setdefault(feed, {})[symbol] = state
+        if not symbol:  # of all of them
+            said[feed] = {"": state}
+    return {"CONNECTED", "RECOVERED"} >= {state for each in said.values() for state in each.values()}
 
 
 def _stop(runs: Iterable[Live]) -> None:

@@ -1,5 +1,6 @@
 """Runs killed with SIGKILL at any moment: whatever was on its way, the next start holds what the exchange holds."""
 
+import asyncio
 import random
 import signal
 import time
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 from live_process import Live
+from trading_desk import trader
 
 from brokers.journal import Journal
-from tests.live.killed import Desk, Nursery, Run, desk
+from tests.live.killed import SYMBOL, Desk, Nursery, Run, desk
 
 _STARTING_S, _TRADING_S = 1.2, 1.2  # the moments of a kill lie within
 # Where a trader dies: which function, before it has begun or when it has done its work, the how-manieth time.
@@ -23,7 +25,7 @@ TRADING = [
     ("brokers.venue_link:Link.place", "before", 6),  # it is in the journal, and nobody was sent it
     ("brokers.venue_link:Link.place", "after", 7),  # it was answered, and the journal does not know
     ("brokers.venue_keeper:Keeper.tell", "before", 12),
-    ("brokers.journal:Journal._book", "after", 9),  # inside of the transaction of a fill
+    ("brokers.journal:Journal._book", "before", 9),  # inside of the transaction of a fill: half of it is written
     ("brokers.journal:Journal.fill", "after", 11),  # it is booked, and the graph has not heard
     ("brokers.journal:Journal.order_changed", "before", 8),
     ("brokers.journal:Journal.order_changed", "after", 8),
@@ -77,7 +79,7 @@ def test_a_run_killed_at_any_moment_goes_on_with_what_the_exchange_holds(
     account: Desk, program: str, kills: int
 ) -> None:
     source, seen = random.Random(f"{program} {kills}"), Counter[str]()
-    moments = [("unanswered", "starting", "trading")[number % 3] for number in range(kills)]
+    moments = [("unanswered", "starting", "trading", "stopping")[number % 4] for number in range(kills)]
     source.shuffle(moments)
     for moment in moments:
         killed_while(account, program, moment, source, seen)
@@ -100,8 +102,8 @@ def test_a_run_killed_at_any_moment_goes_on_with_what_the_exchange_holds(
 
 
 def killed_while(account: Desk, program: str, moment: str, source: random.Random, seen: Counter[str]) -> None:
-    """Start a run, see that it begins well, and kill it: while it is starting, while it trades, or while an order of
-    its has not been answered."""
+    """Start a run, see that it begins well, and kill it: while it is starting, while it trades, while an order of its
+    has not been answered, or while it takes back what works because it was asked to stop."""
     if source.random() < 0.5:
         account.running.faults.slow_ack(source.choice((30.0, 300.0)), source.randrange(1, 6))
     run = account.start(program)
@@ -123,7 +125,13 @@ def killed_while(account: Desk, program: str, moment: str, source: random.Random
             account.running.faults.slow_ack(500.0, 1_000)
             run.until(lambda: unanswered(account))
             time.sleep(source.random() * 0.05)
-        run.kill()
+        if moment == "stopping":
+            run.send(signal.SIGINT)
+            time.sleep(source.random() * 0.3)
+            run.send(signal.SIGKILL)
+            assert run.code() in (-signal.SIGKILL, 130), run.text
+        else:
+            run.kill()
     seen["working"] += bool(account.venue_books().working)
     seen["unanswered"] += unanswered(account)
 
@@ -177,6 +185,27 @@ def test_one_killed_between_the_send_and_its_acknowledgement_finds_its_order(acc
     run.up()
     account.assert_started_right(run)
     account.stop(run)
+
+
+def test_an_order_that_arrives_after_its_sender_has_died_is_found_by_the_start_that_asks_for_it(account: Desk) -> None:
+    dies(account, account.start("limits", die={"in": "brokers.venue_link:Link.place", "when": "before", "times": 6}))
+    with Journal(account.journal, create=False) as journal:
+        (lost,) = (order for order in journal.open_orders() if order.state == "PENDING")
+
+    async def late() -> Run:
+        """The order comes through once the next start has been told that nobody knows it."""
+        async with trader(account.running.url) as client:
+            run = account.start("limits")
+            run.until(lambda: account.asked_for(lost.client_id))
+            kind, price = ("limit", lost.limit_price) if lost.order_type == "LIMIT" else ("market", None)
+            params = {"clientOrderId": lost.client_id}
+            await client.create_order(SYMBOL, kind, lost.side.lower(), lost.quantity, price, params)
+            return run
+
+    run = asyncio.run(late())
+    run.up()
+    account.assert_started_right(run)
+    assert account.truth["client_ids"][lost.client_id] == 1
 
 
 @pytest.mark.slow

@@ -31,12 +31,6 @@ class Change:
     by: Callable[[Any], Any]
 
 
-CHANGES = {
-    "price": Change(run=("venue", "first"), stream="inputs/crypto0-trades", column="price", by=lambda p: p + 0.25),
-    "guess": Change(run=("paper", "first"), stream="inputs/guesses-es-usd", column="value", by=lambda v: -v),
-}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
     """A replay, and what it was a replay of."""
@@ -48,6 +42,17 @@ class Replayed:
     changed_ns: int = 0  # engine time of the input that was changed
 
 
+PRICE = Change(run=("venue", "first"), stream="inputs/crypto0-trades", column="price", by=lambda price: price + 0.25)
+OTHERS = {
+    "guess": Change(run=("paper", "first"), stream="inputs/guesses-es-usd", column="value", by=lambda value: -value),
+    "quote": Change(
+        run=("paper", "first"), stream="inputs/crypto0-quotes", column="bid_size", by=lambda size: size + 1
+    ),
+    "history": Change(run=("paper", "second"), stream="inputs/warmup", column="volume", by=lambda volume: volume + 1.0),
+    "fill": Change(run=("venue", "first"), stream="inputs/venue-fills", column="fee", by=lambda fee: fee + 0.01),
+}
+
+
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> dict[Run, Path]:
     """Recordings."""
@@ -56,30 +61,31 @@ def lives(tmp_path_factory: pytest.TempPathFactory) -> dict[Run, Path]:
 
 @pytest.fixture(scope="module")
 def again(lives: dict[Run, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[Run | str, Replayed]:
-    """Replays of every run, and by name those of the changed ones."""
+    """Replays of every run, and that of one that was changed, as "changed"."""
     folder = tmp_path_factory.mktemp("again")
 
     def replay(what: Run | str) -> Replayed:
-        name, changed_ns = what if isinstance(what, str) else "-".join(what), 0
-        root = folder / f"{name}-copy"
         if isinstance(what, str):
-            shutil.copytree(lives[CHANGES[what].run], root)
-            changed_ns = _change(root, CHANGES[what])
-        elif what == WHOLE:
-            root = lives[what]
-        else:
-            parity_runs.without_outcomes(lives[what], root)
-        done = parity_runs.replay(root, folder / name, seed=7)
-        text = done.stdout + done.stderr
-        return Replayed(root=root, out=folder / name, code=done.returncode, text=text, changed_ns=changed_ns)
+            return _changed(lives, PRICE, folder)
+        root = lives[what]
+        if what != WHOLE:
+            root = parity_runs.without_outcomes(root, folder / f"{'-'.join(what)}-inputs")
+        return _replayed(root, folder / "-".join(what))
 
-    wanted = [*RUNS, *CHANGES]
+    wanted = [*RUNS, "changed"]
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(wanted, pool.map(replay, wanted), strict=True))
 
 
-def _change(root: Path, change: Change) -> int:
-    """Change one row, after the first third of a stream; its engine time in nanoseconds."""
+def _replayed(root: Path, out: Path, changed_ns: int = 0) -> Replayed:
+    done = parity_runs.replay(root, out, seed=7)
+    return Replayed(root=root, out=out, code=done.returncode, text=done.stdout + done.stderr, changed_ns=changed_ns)
+
+
+def _changed(lives: dict[Run, Path], change: Change, folder: Path) -> Replayed:
+    """Copy a recording, change one row after the first third of a stream, and replay it."""
+    root = folder / "changed"
+    shutil.copytree(lives[change.run], root)
     path = root / f"{change.stream}-000001.arrow"
     with pa.ipc.open_stream(path.read_bytes()) as reader:
         table = reader.read_all()
@@ -90,8 +96,8 @@ def _change(root: Path, change: Change) -> int:
     table = table.set_column(index, field, pa.array(values, field.type))
     with pa.ipc.new_stream(str(path), table.schema) as writer:
         writer.write_table(table)
-    at_ns: int = table.column(COLUMN).cast(pa.int64())[row].as_py()
-    return at_ns
+    changed_ns = table.column(COLUMN).cast(pa.int64())[row].as_py()
+    return _replayed(root, folder / "replayed", changed_ns)
 
 
 @pytest.mark.parametrize("run", RUNS, ids="-".join)
@@ -121,12 +127,17 @@ def test_it_says_that_it_is_identical_and_with_how_much(again: dict[Run | str, R
     assert (whole.code, whole.text) == (0, f"identical: {told}\n")
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_one_input_changed_by_hand_shows_where_the_replay_first_differs(
-    again: dict[Run | str, Replayed], what: str
-) -> None:
-    changed = again[what]
+def test_one_input_changed_by_hand_shows_where_the_replay_first_differs(again: dict[Run | str, Replayed]) -> None:
+    _shows_where_it_first_differs(again["changed"])
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", OTHERS)
+def test_every_other_input_shows_too(lives: dict[Run, Path], tmp_path: Path, what: str) -> None:
+    _shows_where_it_first_differs(_changed(lives, OTHERS[what], tmp_path))
+
+
+def _shows_where_it_first_differs(changed: Replayed) -> None:
     first = recording.compare(changed.root, changed.out, STREAMS).first
     assert isinstance(first, Difference)
     assert first.engine_ns >= changed.changed_ns
@@ -134,6 +145,14 @@ def test_one_input_changed_by_hand_shows_where_the_replay_first_differs(
     assert changed.text.startswith("NOT IDENTICAL (")
     assert str(first) in changed.text
     assert recording.compare(changed.root, changed.out, STREAMS, changed.changed_ns).identical  # nothing before it
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_it_holds_again_and_again(tmp_path: Path, seed: int) -> None:
+    for run, root in parity_runs.record(tmp_path).items():
+        done = parity_runs.replay(root, tmp_path / f"{'-'.join(run)}-again", seed=seed)
+        assert (done.returncode, done.stdout.split(":")[0]) == (0, "identical"), done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("life", LIVES)

@@ -102,6 +102,14 @@ def test_without_a_status_the_gate_is_as_it_was() -> None:
     assert gate(orders, [], without=True) == gate(orders, [])
 
 
+def test_in_the_dark_only_what_is_held_can_be_reduced() -> None:
+    # A market buy on its way counts as filled, so a sale behind it only reduces; unless it may never have been sent.
+    orders = [(1.0, order(1, BUY, 5.0)), (3.0, order(2, SELL, 5.0)), (4.0, order(3, BUY, 5.0))]
+    assert passed(gate(orders, [])) == ["r-1", "r-2", "r-3"]
+    assert passed(gate(orders, [(2.0, status("GAP", feed="binance orders"))])) == ["r-1"]
+    assert passed(gate(orders, [(2.0, status("GAP", feed="binance orders"))], held=5.0)) == ["r-1", "r-2"]
+
+
 def test_what_is_late_is_told_and_holds_nothing_up() -> None:
     out = gate([(2.0, order(1, BUY, 1.0))], [(1.0, status("LAGGING"))])
     assert passed(out) == ["r-1"]

@@ -258,6 +258,12 @@ def test_an_unreset_stop_comes_before_unsettled_books() -> None:
     assert [s.name for s in values(out["state"])] == ["HALTED"]
 
 
+def test_an_unreset_stop_takes_back_what_the_last_run_left_working() -> None:
+    out = gate([], opened(working("old-1"), working("old-2", "SELL")), halted=True)
+    assert [(t, [c.order_id for c in requests]) for t, requests in out["cancel"]] == [(T0, ["old-1", "old-2"])]
+    assert values(out["alert"])[0].message.endswith("; 2 working orders are being cancelled")
+
+
 # --- what makes orders
 
 
