@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help backtest live-demo test test-slow test-all setup check format bench bench-orders bench-peers clean
+.PHONY: help backtest live-demo test test-slow test-all setup check format bench bench-orders bench-live bench-peers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -46,6 +46,9 @@ bench: $(DEV_READY) ## measure speed and memory; writes benchmarks/results/
 
 bench-orders: $(DEV_READY) ## cost against the number of orders, with a plot; writes benchmarks/results/
 	@$(BIN)/python benchmarks/orders_linear.py
+
+bench-live: $(DEV_READY) ## from a trade to an order, live, against a bare ccxt.pro loop; writes benchmarks/results/
+	@$(BIN)/python benchmarks/live.py $(ARGS)
 
 bench-peers: $(DEV_READY) ## run the same work in backtesting.py and nautilus_trader; installs them beside the benchmark
 	@$(BIN)/python benchmarks/peers/run.py

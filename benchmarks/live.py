@@ -1,7 +1,7 @@
 """How long from a trade to an order? The live run against a bare ccxt.pro loop, on a local exchange beside them.
 
-Both order at the same trades, 500 trades a second, and take turns. A latency is the time from the bytes of a trade at the
-client's socket to the bytes of the order's request at another of its sockets: what the exchange takes is not in it. Then
+Both order at the same trades, 500 trades a second, and take turns. A latency is the time from the bytes of a trade at
+one socket of the client to the bytes of the order's request at another: what the exchange takes is not in it. Then
 10,000 trades come at once.
 
     python benchmarks/live.py [--rounds 5] [--seconds 20] [--burst 10000]
@@ -208,20 +208,20 @@ def table(
         f" {sum(burst.lost for burst in each)} |"
         for name, each in bursts.items()
     ]
+    command = f"python benchmarks/live.py --rounds {arguments.rounds} --seconds {arguments.seconds:g}"
     lines = [
         "# From a trade to an order",
         "",
-        f"`python benchmarks/live.py --rounds {arguments.rounds} --seconds {arguments.seconds:g}"
-        f" --burst {arguments.burst}`, {datetime.now(UTC):%Y-%m-%d},",
+        f"`{command} --burst {arguments.burst}`, {datetime.now(UTC):%Y-%m-%d},",
         f"{os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}, {packages}.",
         f"Load average of the machine before the first run: {load:.1f}.",
         "",
-        f"A local exchange in a process of its own tells {TRADES_PER_S} trades a second; a market order goes out at each"
-        f" {EVERY}th.",
-        "*The live run* is what `run_live.py` runs: feed with gap detection, signal, fusion, sizing, gate, journal before",
-        "the send, venue, books. *The loop* is `watch_trades` and `create_order`, without ccxt's limiter, which would make",
-        "every second order wait. Every run is a process of its own; contestants take turns, round after round.",
-        "Milliseconds from the kernel's stamp of the trade's bytes (SO_TIMESTAMPNS) to the write of the order's request.",
+        f"A local exchange in a process of its own tells {TRADES_PER_S} trades a second; a market order goes out at",
+        f"each {EVERY}th. *The live run* is what `run_live.py` runs: feed with gap detection, signal, fusion, sizing,",
+        "gate, journal before the send, venue, books. *The loop* is `watch_trades` and `create_order`, without ccxt's",
+        "limiter, which would make every second order wait. Every run is a process of its own; contestants take turns,",
+        "round after round. Milliseconds from the kernel's stamp of the trade's bytes (SO_TIMESTAMPNS) to the write of",
+        "the request.",
         "",
         "|  | orders | to the strategy, p50 / p99 | to the request, p50 | p99 | above the loop, p50 | p99 |",
         "|---|---|---|---|---|---|---|",

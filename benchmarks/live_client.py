@@ -136,9 +136,7 @@ def in_turn(trade: ts[Trade], symbol: str, every: int, seen: object) -> ts[Signa
         seen.trade(trade_id)
         if trade_id % every == 0:
             score = 1.0 if buys(trade_id, every) else -1.0
-            return Signal(
-                symbol=symbol, source="in_turn", score=score, confidence=1.0, horizon_s=60.0, asof=csp.now()
-            )
+            return Signal(symbol=symbol, source="in_turn", score=score, confidence=1.0, horizon_s=60.0, asof=csp.now())
 
 
 class NoStop:

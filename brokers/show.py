@@ -1,6 +1,7 @@
 """Print what a journal holds: python -m brokers.show JOURNAL"""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         with Journal(options.journal, create=False) as journal:
-            for line in _told(journal, options.newest):
+            for line in _told(journal, options.journal, options.newest):
                 print(line)
     except JournalError as exc:
         print(f"show: {exc}", file=sys.stderr)
@@ -38,9 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _told(journal: Journal, newest: int) -> Iterator[str]:
+def _told(journal: Journal, path: str, newest: int) -> Iterator[str]:
     yield from _runs(journal, newest)
-    yield from _halts(journal)
+    yield from _halts(journal, path)
     working = journal.open_orders()
     yield f"orders that have not ended: {len(working) or 'none'}"
     yield from (f"  {_order(order)}" for order in working)
@@ -66,13 +67,13 @@ def _runs(journal: Journal, newest: int) -> Iterator[str]:
         yield f"  {run.run_id}  {run.life}  {_time(run.begun)} to {end}"
 
 
-def _halts(journal: Journal) -> Iterator[str]:
+def _halts(journal: Journal, path: str) -> Iterator[str]:
     halt = journal.open_halt()
     if halt is None:
         yield f"halts: none open, {len(journal.history())} in all"
     else:
         yield f"HALTED since {_time(halt.engine_time)}: {halt.message}"
-        yield "  to re-arm it: python -m brokers.reset JOURNAL"
+        yield f"  to re-arm it: python -m brokers.reset {shlex.quote(path)}"
 
 
 def _order(order: KeptOrder) -> str:

@@ -100,7 +100,8 @@ class VenueService:
 
     Raises:
         ValueError: it would be real money, and nobody has said so.
-        FeedError: a key is not there. `run` raises it too, when the venue does not trade an instrument.
+        FeedError: a key is not there. `run` raises it too, when the venue does not trade an instrument, or trades it
+            in other steps.
     """
 
     def __init__(

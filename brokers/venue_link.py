@@ -11,6 +11,7 @@ import structlog
 
 from brokers.venue_errors import Trouble, trouble
 from brokers.venue_messages import Execution, Market, MessageError, Snapshot, execution, snapshot
+from brokers.venue_quick import QuickOrders
 from brokers.venue_terms import Drafter, Terms, offer
 from feeds.errors import FeedError
 from feeds.exchange import ExchangeConfig, connect, disconnect, hang_up, instrument, market, retry_after_s
@@ -49,6 +50,7 @@ class Link:
         self._exchange.options["recvWindow"] = recv_window_ms
         self._exchange.options.setdefault("ws", {})["keepAlive"] = _PING_MS
         self._exchange.enableLastResponseHeaders = True
+        self._quick = QuickOrders(self._exchange)
         self.markets: dict[str, Market] = {}
         self.drafters: dict[str, Drafter] = {}
         self.quarantined = 0  # messages that could not be read
@@ -58,8 +60,7 @@ class Link:
 
         Raises:
             VenueError: the venue could not be asked.
-            FeedError: it does not trade an instrument.
-            ValueError: an instrument is not what the venue trades.
+            FeedError: it does not trade an instrument, or not as that is described.
         """
         await self._ask(self._exchange.load_markets)
         await self.set_clock()
@@ -83,15 +84,18 @@ class Link:
 
     async def place(self, terms: Terms) -> list[Snapshot | Execution]:
         """Send an order; return what the answer tells of it, executions first."""
-        answer = await self._ask(
-            self._exchange.create_order,
-            terms.symbol,
-            terms.kind,
-            terms.side,
-            terms.quantity,
-            terms.limit_price,
-            dict(terms.params),
-        )
+        if self._quick.takes(terms):
+            answer = await self._ask(self._quick.place, terms)
+        else:
+            answer = await self._ask(
+                self._exchange.create_order,
+                terms.symbol,
+                terms.kind,
+                terms.side,
+                terms.quantity,
+                terms.limit_price,
+                dict(terms.params),
+            )
         order = self._read([answer], snapshot)
         if not order:
             raise VenueError(Trouble("no_answer", "the answer to the order could not be read", certain=False))
@@ -167,11 +171,11 @@ class Link:
         for name in ("tick", "lot", "multiplier"):
             ours, theirs = getattr(wanted, name), getattr(venue, name)
             if Fraction(ours) != Fraction(theirs):  # a fill between coarser steps could not be booked
-                raise ValueError(f"{name} of {wanted.symbol} must be {self._at.name}'s, {theirs}, was {ours}")
+                raise FeedError(f"{name} of {wanted.symbol} must be {self._at.name}'s, {theirs}, was {ours}")
         if venue.fees_in == "received" and Fraction(venue.base_unit or venue.lot) < Fraction(
             wanted.base_unit or wanted.lot
         ):
-            raise ValueError(
+            raise FeedError(
                 f"{self._at.name} takes fees of {wanted.symbol} out of what is bought: its base_unit must be"
                 f" {venue.base_unit}, was {wanted.base_unit!r}"
             )

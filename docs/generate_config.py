@@ -27,9 +27,9 @@ LIVE_HEAD = """# Configuration of a live run
 
 <!-- Written by docs/generate_config.py from the dataclasses: change those, then run it. -->
 
-The keys of a file under `configs/live/`. The tables that a backtest has too, `[signals]`, `[fuse]`, `[sizing]`, `[risk]`,
-`[broker]`, `[[instruments]]`, `[[conversions]]` and `[[strategies]]`, are [there](config.md). Secrets are in no config: a
-key that ends in `_env` names the environment variable that holds one.
+The keys of a file under `configs/live/`. The tables that a backtest has too, `[signals]`, `[fuse]`, `[sizing]`,
+`[risk]`, `[broker]`, `[[instruments]]`, `[[conversions]]` and `[[strategies]]`, are [there](config.md). Secrets are in
+no config: a key that ends in `_env` names the environment variable that holds one.
 """
 
 

@@ -52,7 +52,8 @@ def say(text: str) -> None:
 @contextmanager
 def local_exchange(environment: dict[str, str]) -> Iterator[str]:
     """The address of an exchange that runs as long as the block."""
-    command = [sys.executable, "-m", "brokers.local_exchange", "--listing.speed", "40"]
+    command = [sys.executable, "-m", "brokers.local_exchange", "--listing.loop"]
+    command += ["--listing.speed", "80", "--listing.history-s", "400"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -82,6 +83,8 @@ def trade(url: str, demo: Demo, folder: Path, environment: dict[str, str]) -> in
     """Run the live graph, with an outage in it; its exit code."""
     command = [sys.executable, "run_live.py", "--config", "configs/live/local_exchange.toml"]
     command += ["--crypto.0.at.url", url, "--venue.at.url", url, "--journal", str(folder / "demo.journal")]
+    # One rule that changes its mind at every other bar, so that there is enough to compare.
+    command += ["--signals.technical.enabled", "momentum", "--signals.technical.momentum.bars", "1"]
     command += ["--duration", str(demo.seconds), "--record", str(folder / "recording")]
     over = threading.Event()
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:

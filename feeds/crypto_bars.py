@@ -1,7 +1,8 @@
 """Closed bars of one symbol, each once and in order, asked for by REST when they are over.
 
 The stream of bars that exchanges send changes to the last trade and loses its end in ccxt, which drops the word that a
-bar is closed. So a bar is asked for once it is over, and believed when a later one has begun.
+bar is closed. So a bar is asked for once it is over, and believed when a later one has begun. Where none comes, the
+trades tell a market at rest from an exchange that has stopped to serve its bars.
 
 Source: ccxt 4.5.90, `pro/binance.py` (`handle_ohlcv`).
 """
@@ -104,13 +105,33 @@ class Bars:
             self.health.well("connected")
             await asyncio.sleep(over_s)
         link, again_s = self._link, _AFTER_CLOSE_S
+        patience = max(_SETTLED, timedelta(seconds=link.config.stale_after_s))
+        ask_at, traded = opened + self._length + patience, None
         while not (bars := await closed_bars(link, self._symbol, link.config.bar, opened, self.health)):
+            if utc_now() >= ask_at:
+                traded = traded or await self._traded_since(opened)
+                if traded is not None and utc_now() >= traded + self._length + patience:
+                    silent_s = (utc_now() - opened - self._length).total_seconds()
+                    self.health.stale(f"no bar since {opened}, although there was a trade at {traded}", silent_s)
+                ask_at = utc_now() + patience
             await asyncio.sleep(again_s)
             again_s = min(2.0 * again_s, _AGAIN_S)
         for item in bars:
             link.push("bars", item)
         self._next = bars[-1].event_time
         self.health.well(f"{len(bars)} bars fetched", len(bars))
+
+    async def _traded_since(self, start: datetime) -> datetime | None:
+        """When the latest trade was; None where the market has been at rest since `start`, or nobody can tell."""
+        exchange = self._link.exchange
+        if not exchange.has.get("fetchTrades"):
+            return None
+        latest = await self._link.ask(lambda: exchange.fetch_trades(self._symbol, None, 1))
+        try:
+            last = moment(latest[-1].get("timestamp"))
+        except (BadItemError, IndexError, AttributeError):
+            return None
+        return last if last >= start else None
 
     async def _open_now(self) -> datetime:
         """When the bar opened that is open now."""

@@ -40,7 +40,6 @@ _TELL = 240  # characters of what an exchange says
 _BY_WINDOW = ("binance",)
 # A pasted key has small letters or more characters, so that it is refused and never shown as "not set".
 _ENV_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
-_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*")  # what an address needs not escape
 _SIGNATURE = re.compile(r"(?i)(signature|apikey|api_key|secret|passphrase|listenkey)(=|%3D|\"?\s*:\s*\"?)[^&\s\"',}]+")
 
 _dialled: ContextVar["Dials | None"] = ContextVar("dialled", default=None)
@@ -124,8 +123,8 @@ def connect(config: ExchangeConfig, *, private: bool = False) -> Any:
         **(keys(config) if private else {}),
     }
     exchange = _client_class(config.exchange)(settings)
-    # Its own wait before a dial, up to 30 s the longer an outage lasts, would come on top of the caller's, and after the
-    # user stream's subscription has been signed: the venue would refuse that for its age.
+    # Its own wait before a dial, up to 30 s the longer an outage lasts, would come on top of the caller's, and after
+    # the user stream's subscription has been signed: the venue would refuse that for its age.
     exchange.ws_dial_delay = lambda url: 0.0
     if config.exchange in _BY_WINDOW:
         exchange.window = Window(exchange.rollingWindowSize / exchange.rateLimit, exchange.rollingWindowSize / 1000.0)
@@ -314,17 +313,6 @@ class Dialled:
         else:
             await self.window(1.0 if cost is None else cost)
 
-    @staticmethod
-    def urlencode(params: dict[str, Any], doseq: bool = False, sort: bool = False) -> str:
-        """As ccxt does it, which escapes letter by letter what needs no escaping: 40 us an order."""
-        if doseq:
-            return str(ccxt.Exchange.urlencode(params, doseq, sort))
-        pairs = []
-        for key, value in params.items():
-            text = ("true" if value else "false") if isinstance(value, bool) else str(value)
-            pairs.append(f"{key}={text}" if _PLAIN.fullmatch(text) else f"{quote(key, safe='')}={quote(text, safe='')}")
-        return "&".join(pairs)
-
     def client(self, url: str) -> Any:
         """The socket of an address. Dialling is noted for `watch_dials`; a message that fails is dropped alone."""
         dials = _dialled.get()
@@ -363,7 +351,7 @@ class QuickTrades:
     of a message."""
 
     def parse_ws_trade(self, trade: dict[str, Any], market: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What `feeds.crypto_parse` wants to know of a trade; of any other message, and of a broken one, ccxt's word."""
+        """What `feeds.crypto_parse` asks of a trade; ccxt's own reading of any other message, and of a broken one."""
         match trade:
             case {"e": "aggTrade", "a": int(number), "T": int(ms), "p": str(price), "q": str(size), "m": bool(sells)}:
                 with suppress(ValueError):
@@ -375,7 +363,7 @@ class QuickTrades:
                         "price": float(price),
                         "amount": float(size),
                     }
-        return super().parse_ws_trade(trade, market)  # type: ignore[misc,no-any-return] # of the ccxt class below
+        return super().parse_ws_trade(trade, market)  # type: ignore[misc] # of the ccxt class below
 
 
 _QUICK = ("binance", "binanceus")

@@ -17,11 +17,11 @@ from feeds.loop import LoopAdapter
 from feeds.record import Inputs, Recorder
 from feeds.streams import together
 from graphs.config import TradingConfig
-from graphs.edges import Feeds, Streams, Venue
+from graphs.edges import AccountStreams, Feeds, Venue
 from graphs.live_config import LiveConfig
 from graphs.live_feeds import Tap, live_feeds
 from graphs.live_outcome import LiveOutcome, remember
-from graphs.sinks import WATCHED, print_streams
+from graphs.sinks import WATCHED, print_refusals, print_streams
 from graphs.trading import Plugins, trading_system
 from nodes.decided import decided
 from nodes.events import Alert, RiskAction
@@ -32,7 +32,7 @@ from nodes.unsent import unsent
 from nodes.wind_down import CANCEL, finished, wind_down
 
 # What trades: from the feeds and a venue to all that the account says; called as `trading_system` is, and as a rule it.
-System = Callable[..., Streams]
+System = Callable[..., AccountStreams]
 
 OUTCOMES: dict[str, type] = {  # what a replay is compared with
     "orders": OrderRequest,
@@ -116,7 +116,8 @@ def live_graph(plan: LivePlan, edge: Edge, system: System = trading_system) -> N
 
     over = finished(stop, streams.approved, streams.updates, streams.fills, config.stop_timeout_s, plan.opening)
     csp.stop_engine(over)
-    seen = replace(streams, **{name: from_live(getattr(streams, name), feeds.live) for name in (*WATCHED, "updates")})
+    watched = [name for name in WATCHED if hasattr(streams, name)]  # a system of one's own has no final signals
+    seen = replace(streams, **{name: from_live(getattr(streams, name), feeds.live) for name in (*watched, "updates")})
     remember(seen, over, edge.outcome)
     if edge.journal:
         _keep(plan, streams, feeds.live, edge.journal)
@@ -124,7 +125,9 @@ def live_graph(plan: LivePlan, edge: Edge, system: System = trading_system) -> N
         for name, kind in OUTCOMES.items():
             edge.recorder.record(name, kind, getattr(streams, name), "outputs")
     if edge.show:
-        print_streams(seen, (*WATCHED, "approved") if plan.dry_run else WATCHED)
+        print_streams(seen, (*watched, "approved") if plan.dry_run else tuple(watched))
+        if not plan.dry_run:  # which lets every order expire
+            print_refusals(seen)
 
 
 def _venue_tap(plan: LivePlan, edge: Edge) -> Tap:
@@ -155,7 +158,7 @@ def _venue(plan: LivePlan, feeds: Feeds, tap: Tap | None) -> Venue:
     return venue
 
 
-def _keep(plan: LivePlan, streams: Streams, live: ts[bool], journal: str) -> None:
+def _keep(plan: LivePlan, streams: AccountStreams, live: ts[bool], journal: str) -> None:
     """Write what must outlive the run. At a venue, fills are in the journal before the graph hears of them."""
     keep_halt(streams.risk, streams.equity, journal)
     keep_risk(since_live(streams.equity, live), journal, plan.opening)

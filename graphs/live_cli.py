@@ -24,7 +24,7 @@ from feeds.recording import RecordingError
 from graphs.live import LivePlan, System
 from graphs.live_flags import PROGRAM, LiveArguments, parse
 from graphs.live_outcome import LiveOutcome
-from graphs.live_plan import prepare
+from graphs.live_plan import Prepared, prepare
 from graphs.live_run import claim, run
 from graphs.trading import trading_system
 
@@ -105,10 +105,13 @@ def _run(arguments: LiveArguments, stopper: Stopper, system: System) -> int:
     plan, ended = ready.plan, "error"
     for note in () if plan.opening is None else plan.opening.notes:
         _say(f"{note.level.lower()}: {note.message} ({note.code})")
+    halt = ready.journal.open_halt() if plan.halted and ready.journal is not None else None
+    why = "" if halt is None else f", {halt.engine_time:%Y-%m-%d %H:%M:%S}: {halt.message}"
     if plan.halted:
-        _say("trading is HALTED from the start: nobody has reset an earlier stop")
+        _say(f"trading is HALTED from the start: nobody has reset an earlier stop{why}")
     elif plan.opening is not None and not plan.opening.clean:
         _say("trading is REDUCING for the whole run: what the account holds could not be settled")
+    _say(_begins(ready))
     try:
         outcome = run(ready, stopper, record=arguments.record, show=not arguments.quiet, system=system)
         ended = "at once" if outcome.at_once else "stop"
@@ -117,13 +120,23 @@ def _run(arguments: LiveArguments, stopper: Stopper, system: System) -> int:
     sys.stdout.flush()
     _report(plan, outcome, arguments.record)
     if outcome.halted or plan.halted:
-        _say(f"risk halted trading: {outcome.halted or 'in an earlier run'}")
+        _say(f"risk halted trading: {outcome.halted or f'in an earlier run{why}'}")
         if plan.config.journal:
             _say(f"it stays halted until a person says: python -m brokers.reset {shlex.quote(plan.config.journal)}")
         return 3
     if outcome.at_once or not outcome.settled:
         _say("stopped at once" if outcome.at_once else "stopped while orders still worked: the next start settles them")
     return 130 if stopper.asked else 0
+
+
+def _begins(ready: Prepared) -> str:
+    """What is traded from now on, where, and what is held of it."""
+    plan = ready.plan
+    traded = ", ".join(instrument.symbol for instrument in plan.trading.instruments)
+    where = plan.config.venue.at.name if plan.at_venue else "nowhere, this is a dry run" if plan.dry_run else "paper"
+    held = "" if plan.opening is None else ", ".join(f"{p.symbol} {p.quantity}" for p in plan.opening.positions)
+    history = f"{len(ready.warm)} bars of history"
+    return f"begins with {history} of {traded}; orders go to {where}" + (f"; held: {held}" if held else "")
 
 
 def _confirm(wanted: str) -> bool:
@@ -140,7 +153,9 @@ def _report(plan: LivePlan, outcome: LiveOutcome, record: Path | None) -> None:
     refused = ", ".join(f"{code} {count}" for code, count in outcome.refused.most_common(5))
     rows = {
         "Ended (UTC)": f"{outcome.reached:%Y-%m-%d %H:%M:%S}" if outcome.reached else "before it began",
-        "Orders": f"{outcome.orders}, refused {outcome.refused.total()}" + (f" ({refused})" if refused else ""),
+        "Orders": f"{outcome.orders}, refused {outcome.refused.total()}"
+        + (f" ({refused})" if refused else "")
+        + (", none sent" if plan.dry_run else ""),
         "Fills": str(outcome.fills),
         "Alerts": ", ".join(f"{count} {level}" for level, count in sorted(outcome.alerts.items())) or "none",
         "Equity": equity,

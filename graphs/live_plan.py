@@ -213,10 +213,14 @@ def _account(
     try:
         run_id = unused(run_id, journal)
         journal.begin_run(run_id, life, digest)
-        if at_venue:
-            opening = patient(lambda: asyncio.run(_settled(config, trading, journal)))
-        else:
-            opening = paper_opening(journal, trading.instruments, config.initial_cash, config.cost_basis)
+        try:
+            if at_venue:
+                opening = patient(lambda: asyncio.run(_settled(config, trading, journal)))
+            else:
+                opening = paper_opening(journal, trading.instruments, config.initial_cash, config.cost_basis)
+        except BaseException:
+            journal.end_run("did not begin")
+            raise
     except ReconcileError as exc:
         journal.close()
         raise ConfigError(str(exc)) from None

@@ -10,12 +10,14 @@ import csp
 from csp import ts
 from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
-from brokers.events import NEVER, Fill, OrderRequest, OrderType, OrderUpdate, TimeInForce
+from brokers.events import NEVER, Fill, OrderRequest, OrderState, OrderType, OrderUpdate, TimeInForce
+from brokers.orders import ENDED
 from graphs.edges import AccountStreams, Streams
 from nodes.events import Alert, RiskAction, RiskActionKind, Signal, TargetPosition
 
 T = TypeVar("T")
 
+_NOT_TAKEN = (OrderState.REJECTED, OrderState.EXPIRED)
 WATCHED = ("final_signals", "orders", "fills", "risk", "alerts")
 
 
@@ -23,6 +25,24 @@ def print_streams(streams: AccountStreams, names: tuple[str, ...] = WATCHED) -> 
     """Print streams to stdout as they tick, one line a tick, engine time first."""
     for name in names:
         csp.print(name, _line(getattr(streams, name)))
+
+
+def print_refusals(streams: AccountStreams) -> None:
+    """Print what the venue says of orders that it did not take or let expire. What the gate refuses is an alert."""
+    csp.print("updates", _line(_refused(streams.approved, streams.updates)))
+
+
+@csp.node
+def _refused(approved: ts[OrderRequest], update: ts[OrderUpdate]) -> ts[OrderUpdate]:
+    with csp.state():
+        s_sent = set[str]()
+
+    if csp.ticked(approved):
+        s_sent.add(approved.order_id)
+    if csp.ticked(update) and update.state in ENDED and update.order_id in s_sent:
+        s_sent.remove(update.order_id)
+        if update.state in _NOT_TAKEN:
+            return update
 
 
 def _number(value: float) -> str:
@@ -88,7 +108,8 @@ def _price(value: float) -> str:
 
 def _risk(action: RiskAction) -> str:
     if action.kind is RiskActionKind.WIND_DOWN:
-        return f"{action.kind.name}: asked to stop, nothing new is sent; what works: {action.code}"
+        works = {"cancel": "is cancelled", "keep": "stays"}[action.code]
+        return f"{action.kind.name}: asked to stop, nothing new is sent; what works {works}"
     whom = "".join(f" {name}" for name in (action.symbol, action.strategy) if name)
     until = f" until {action.until}" if action.until < NEVER else ""
     return f"{action.kind.name}{whom}{until}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}"

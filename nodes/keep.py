@@ -7,7 +7,7 @@ import csp
 from csp import ts
 
 from brokers.events import CashFlow, Fill
-from brokers.journal import Journal, KeptFill, KeptFlow
+from brokers.journal import Halt, Journal, KeptFill, KeptFlow
 from brokers.ledger import Contract
 from brokers.opening import Opening, plain
 from feeds.instruments import Instrument
@@ -107,7 +107,8 @@ def keep_risk(equity: ts[float], journal_path: str, opening: Opening | None) -> 
     """Write what drawdown and daily loss are measured from to the journal: the peak, and the start of the day.
 
     Both are what `nodes.loss_limits.account_limits` goes by. They are written a second after they have changed, so at
-    most once a second, and at the end of the run; a run that is killed loses the last second of them.
+    most once a second, and at the end of the run; a run that is killed loses the last second of them. A run that risk
+    has stopped writes nothing more: once a person has reset that, losses are measured anew.
 
     Args:
         equity: marked account value, from the moment on at which the run is live.
@@ -127,11 +128,13 @@ def keep_risk(equity: ts[float], journal_path: str, opening: Opening | None) -> 
         s_last = 0.0
         s_due = datetime.min  # noqa: DTZ901 - the first mark from then on is of a new day, or of the first one
         s_heard = s_changed = False
+        s_halts: list[Halt] = []  # those that have been reset; another one is of this run, or holds for it
     with csp.start():
         s_journal = Journal(journal_path, durable=False)
+        s_halts = [halt for halt in s_journal.history() if halt.reset_by]
     with csp.stop():
         if s_journal is not None:
-            if s_changed:
+            if s_changed and len(s_journal.history()) == len(s_halts):
                 s_journal.save_risk(s_peak, s_day, s_start)
             s_journal.close()
 
@@ -150,4 +153,5 @@ def keep_risk(equity: ts[float], journal_path: str, opening: Opening | None) -> 
         s_heard = True
     if csp.ticked(a_write):
         s_changed = False
-        s_journal.save_risk(s_peak, s_day, s_start)
+        if len(s_journal.history()) == len(s_halts):
+            s_journal.save_risk(s_peak, s_day, s_start)

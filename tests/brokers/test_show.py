@@ -80,7 +80,7 @@ def test_an_open_halt_is_shown_with_what_ends_it(path: Path, capsys: pytest.Capt
         journal.halt("drawdown", "drawdown is 0.4", datetime(2024, 1, 2), value=0.4, limit=0.3, equity=1.0)
     assert main([str(path), "--newest", "1"]) == 0
     out = capsys.readouterr().out
-    assert "HALTED since 2024-01-02 00:00:00: drawdown is 0.4\n  to re-arm it: python -m brokers.reset JOURNAL\n" in out
+    assert f"HALTED since 2024-01-02 00:00:00: drawdown is 0.4\n  to re-arm it: python -m brokers.reset {path}\n" in out
 
 
 def test_an_empty_journal_has_nothing_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from brokers.events import OrderState, OrderType, TimeInForce
 from brokers.journal import Journal, JournalError
 from brokers.local_exchange.config import ExchangeConfig as LocalConfig
 from brokers.venue import VenueConfig, VenueService
+from feeds.errors import FeedError
 from feeds.events import Side
 from feeds.exchange import ExchangeConfig, connect, disconnect
 from tests.brokers.venue_account import (
@@ -292,9 +293,9 @@ def test_an_instrument_that_is_not_the_venues_is_refused(exchange: Running, jour
         ({"lot": "0.000001"}, "lot of BTC/USDT must be local exchange's, 0.00001, was 0.000001"),
         ({"tick": "1"}, "tick of BTC/USDT must be local exchange's, 0.01, was 1"),  # what fills at 59990.38 is no tick
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(FeedError, match=words):
             asyncio.run(run(replace(BTC, **fields)))
-    with pytest.raises(ValueError, match="base_unit must be"):
+    with pytest.raises(FeedError, match="base_unit must be"):
         asyncio.run(run(replace(BTC, base_unit="")))
 
 

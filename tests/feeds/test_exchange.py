@@ -170,6 +170,13 @@ def test_what_ccxt_raises_is_told_as_what_it_is(raised: Exception, kind: type[Fe
     assert str(error).startswith("local exchange")
 
 
+def test_why_an_exchange_is_not_reached_is_told() -> None:
+    raised = ccxt.ExchangeNotAvailable("binance GET http://127.0.0.1:9/api/v3/exchangeInfo")
+    raised.__cause__ = OSError(111, "Connection refused")
+    wanted = "could not be reached: GET http://127.0.0.1:9/api/v3/exchangeInfo (Connection refused)"
+    assert str(feed_error(raised, LOCAL)) == f"local exchange {wanted}"
+
+
 @pytest.mark.parametrize(
     ("headers", "wanted"),
     [

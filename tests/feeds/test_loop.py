@@ -1,6 +1,7 @@
 """One loop beside the engine: what it pushes arrives whole and in its order, over all outputs."""
 
 import asyncio
+import gc
 from datetime import timedelta
 from typing import Any
 
@@ -85,3 +86,32 @@ def test_a_service_that_is_cancelled_from_within_stops_the_engine() -> None:
 
     with pytest.raises(RuntimeError, match="abandoned was cancelled, and was not asked to stop"):
         csp.run(graph, starttime=utc_now(), endtime=FAR, realtime=True)
+
+
+class Careless:
+    """A service that leaves a failed future and a failed task to the garbage."""
+
+    async def run(self, push: Push) -> None:
+        loop = asyncio.get_running_loop()
+        loop.create_future().set_exception(OSError("of a future"))
+        task = loop.create_task(self._fail())
+        await asyncio.sleep(0.01)
+        del task
+        gc.collect()
+        push("a", 1)
+        await asyncio.Event().wait()
+
+    async def _fail(self) -> None:
+        raise OSError("of a task")
+
+    def take(self, name: str, value: Any) -> None:
+        raise AssertionError(f"nothing is sent to it, was {name}")
+
+
+def test_a_future_that_a_library_leaves_behind_is_no_news_but_a_task_is(caplog: pytest.LogCaptureFixture) -> None:
+    def graph() -> None:
+        csp.stop_engine(LoopAdapter("careless", Careless(), {"a": int}).edge("a"))
+
+    csp.run(graph, starttime=utc_now(), endtime=FAR, realtime=True)
+    assert "Task exception was never retrieved" in caplog.text
+    assert "Future exception was never retrieved" not in caplog.text

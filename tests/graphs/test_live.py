@@ -89,6 +89,11 @@ def test_a_second_run_goes_on_with_what_the_first_one_held(live: Any, tmp_path: 
     record = tmp_path / "second"
     second = live("--duration", "2", "--record", str(record))
     assert second.code() == 0, second.text
+    begun = re.search(
+        r"begins with \d+ bars of history of ES/USD; orders go to local exchange; held: ES/USD (\S+)", second.text
+    )
+    assert begun is not None, second.text
+    assert float(begun[1]) == pytest.approx(float(held[1]), rel=1e-4)
     opening = json.loads(read_manifest(record)["opening"])
     assert [p["symbol"] for p in opening["positions"]] == ["ES/USD"]
     assert float(opening["positions"][0]["quantity"]) == pytest.approx(float(held[1]), rel=1e-4)
@@ -110,7 +115,7 @@ def test_a_run_that_may_not_trade_says_so_when_it_begins(live: Any, tmp_path: Pa
         journal.begin_run("before", "local exchange test")
         journal.halt("drawdown", "too deep", datetime(2026, 1, 1), value=0.5, limit=0.3, equity=1.0)
     run = live("--warmup-bars", "10")
-    run.wait_for("trading is HALTED from the start")
+    run.wait_for("trading is HALTED from the start: nobody has reset an earlier stop, 2026-01-01 00:00:00: too deep")
     run.send(signal.SIGKILL)
 
 
@@ -121,6 +126,8 @@ def test_a_dry_run_shows_orders_and_sends_none(live: Any, url: str, tmp_path: Pa
     run.send(signal.SIGINT)
     assert run.code() == 130
     assert _orders(url) == before
+    assert "orders go to nowhere, this is a dry run" in run.text
+    assert re.search(r"Orders\s+│ \d+, refused 0, none sent", run.text)
     assert not (tmp_path / "account.journal").exists()
 
 

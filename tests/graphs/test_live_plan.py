@@ -1,5 +1,6 @@
 """What is made ready before a live run."""
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,12 @@ from typing import Any
 import pytest
 
 from brokers.journal import Journal
+from brokers.venue import VenueConfig
 from brokers.venue_ids import client_id
+from configs.load import ConfigError
 from feeds.crypto import CryptoConfig
+from feeds.errors import FeedError
+from feeds.exchange import ExchangeConfig
 from feeds.instruments import Instrument
 from graphs import live_plan
 from graphs.live_config import LiveConfig
@@ -61,3 +66,30 @@ def test_what_became_of_a_stop_while_a_run_waited_for_its_feeds_counts(
     ready = prepared(path)
     ready.close("stop")
     assert ready.plan.halted is not ends
+
+
+def test_a_run_that_never_began_is_not_taken_for_one_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(live_plan, "paper_opening", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path / "j")
+    with Journal(tmp_path / "j") as journal:
+        assert [run.outcome for run in journal.runs()] == ["did not begin"]
+
+
+def test_what_the_config_wants_of_this_machine_is_looked_for_before_a_venue_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GONE_KEY", raising=False)
+    at = ExchangeConfig(url="http://127.0.0.1:9", key_env="GONE_KEY", secret_env="GONE_SECRET")
+    feeds = (CryptoConfig(symbols=(PAIR,), at=at),)
+    config = LiveConfig(crypto=feeds, orders="venue", venue=VenueConfig(at=at), journal=str(tmp_path / "j"))
+    asked: dict[str, Any] = {"duration_s": None, "live_money": False, "say": pytest.fail, "confirm": pytest.fail}
+    with pytest.raises(FeedError, match="GONE_KEY is not set"):
+        prepare(config, dry_run=False, **asked)
+    with pytest.raises(ConfigError, match=r"the folder .*no.such of the journal .* does not exist"):
+        prepare(replace(config, journal=str(tmp_path / "no" / "such" / "j")), dry_run=True, **asked)

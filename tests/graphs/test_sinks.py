@@ -13,7 +13,7 @@ from support import T0, at
 from brokers.events import CashFlow, Fill, Liquidity, OrderRequest, OrderState, OrderType, OrderUpdate, TimeInForce
 from feeds.events import Side
 from graphs.edges import Streams
-from graphs.sinks import print_streams, record_signals, record_streams
+from graphs.sinks import print_refusals, print_streams, record_signals, record_streams
 from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind, Signal, StrategyFill, TargetPosition
 
 SIGNAL = Signal(symbol="X", source="fused", score=-0.50244, confidence=0.0, horizon_s=3600.0, asof=T0)
@@ -79,6 +79,28 @@ def test_what_is_watched_reads_like_this(capsys: pytest.CaptureFixture[str]) -> 
         "2024-01-02 14:30:01 orders: SELL 100 X at limit 0.00000001 [r-X-2]",
         "2024-01-02 14:30:02 risk: EMERGENCY_STOP: drawdown is 0.3600, the limit 0.3500",
         "2024-01-02 14:30:03 alerts: WARNING X moved -5.02% to 2383 [price_change]",
+    ]
+
+
+def test_a_fee_in_what_was_bought_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    bought = FILL.copy()
+    bought.fee, bought.base_fee = 0.0, 0.03
+    told = replace(streams(), fills=at((0, bought)))
+    csp.run(lambda: print_streams(told, ("fills",)), starttime=T0, endtime=timedelta(minutes=1))
+    assert ", fee 0.03 of what was bought, maker, " in capsys.readouterr().out
+
+
+def test_what_the_venue_refuses_is_told_and_not_what_the_gate_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def ended(order_id: str, state: OrderState) -> OrderUpdate:
+        return OrderUpdate(order_id=order_id, symbol="X", state=state, remaining=1.0, code="why", reason="because")
+
+    rejected = OrderState.REJECTED
+    updates = [ended("by the gate", rejected), ACCEPTED, ended("r-X-1", rejected), ended("r-X-2", OrderState.EXPIRED)]
+    told = replace(streams(), approved=at((0, MARKET), (1, LIMIT)), updates=at(*enumerate(updates, 1)))
+    csp.run(lambda: print_refusals(told), starttime=T0, endtime=timedelta(minutes=1))
+    assert capsys.readouterr().out.splitlines() == [
+        "2024-01-02 14:30:03 updates: REJECTED X, 1 open [r-X-1]: because (why)",
+        "2024-01-02 14:30:04 updates: EXPIRED X, 1 open [r-X-2]: because (why)",
     ]
 
 

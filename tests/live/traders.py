@@ -20,10 +20,10 @@ from feeds.events import Bar, Side, Trade
 from feeds.instruments import Instrument
 from graphs.account import Account
 from graphs.config import TradingConfig
-from graphs.edges import Feeds, Streams, Venue
+from graphs.edges import AccountStreams, Feeds, Venue
 from graphs.live_cli import live_main
 from graphs.live_run import replay
-from nodes.events import PositionUpdate, Signal, TargetPosition
+from nodes.events import PositionUpdate, Signal
 
 _SCORES = (1.0, 0.0, 0.6, 0.2, 0.8)
 _OPEN_MAX = 6  # orders that the desk has at once
@@ -107,7 +107,7 @@ def _limits(
 
 def limits(
     feeds: Feeds, venue: Venue, config: TradingConfig, *, run_id: str, opening: Opening | None, **rest: Any
-) -> Streams:
+) -> AccountStreams:
     """A system that sends orders of its own: market orders, limits that rest and fill in parts, and cancels."""
     account = Account(feeds, config, opening)
     (instrument,) = config.instruments
@@ -115,14 +115,8 @@ def limits(
     assert feeds.live is not None
     trade = _fresh(feeds.trades[symbol], feeds.live)
     sent = _limits(trade, account.updates[symbol], account.positions[symbol], instrument, run_id, opening)
-    done = account.trade(
+    return account.trade(
         sent.order, sent.cancel, venue, actions=rest["actions"], flatten_as=f"{run_id}-x", halted=rest["halted"]
-    )
-    silent = {"signals": csp.null_ts(Signal), "final_signals": csp.null_ts(Signal)}
-    return Streams(
-        **{name: getattr(done, name) for name in done.__dataclass_fields__},
-        **silent,
-        targets=csp.null_ts(TargetPosition),
     )
 
 

@@ -169,6 +169,27 @@ def test_the_end_of_the_run_writes_what_is_still_to_be_written(path: str) -> Non
     assert kept(path, [(0.0, 100.0), (1.5, 120.0)], seconds=1.7) == (120.0, "2024-01-02", 100.0)
 
 
+@csp.node
+def halted_and_reset(event: ts[bool], path: str) -> ts[bool]:
+    """Risk stops the account, and a person resets that while the run goes on."""
+    if csp.ticked(event):
+        with Journal(path) as journal:
+            journal.halt("drawdown", "too deep", T0, value=0.5, limit=0.3, equity=50.0)
+            journal.reset("a person", T0)
+        return True
+
+
+def test_a_run_that_was_stopped_does_not_undo_what_a_reset_did(path: str) -> None:
+    # The peak before the stop, written once more at midnight, would stop the next run at its first mark.
+    def graph() -> Any:
+        keep_risk(at((0.0, 100.0), (2.0, 50.0), (EVENING + 1.0, 51.0)), path, None)
+        return halted_and_reset(at((3.0, True)), path)
+
+    assert len(run(graph)) == 1
+    with Journal(path) as journal:
+        assert journal.risk().equity_peak == 0.0
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 200), min_size=2, max_size=10), st.integers(1, 9))
 def test_two_runs_on_one_day_keep_what_one_would(equity: list[int], cut: int) -> None:

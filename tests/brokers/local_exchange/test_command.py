@@ -1,10 +1,12 @@
 """python -m brokers.local_exchange: what a user sees."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -13,13 +15,15 @@ from exchange_watch import run
 
 from brokers.local_exchange.__main__ import main
 
+KEYS = {"LOCAL_EXCHANGE_KEY": "play", "LOCAL_EXCHANGE_SECRET": "money"}
 SMALL = ("--listing.trades-per-s", "10", "--listing.rows", "1000", "--listing.history-s", "10")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_listens_and_ends_cleanly(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "brokers.local_exchange", *SMALL]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | KEYS, text=True, **pipes) as process:
         assert process.stdout is not None
         said = process.stdout.readline().split()
         assert said[:2] == ["listening", "on"]
@@ -35,6 +39,19 @@ def test_it_says_where_it_listens_and_ends_cleanly(number: signal.Signals) -> No
         assert len(run(work())) >= 100
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_what_would_puzzle_who_uses_it_is_told() -> None:
+    command = [sys.executable, "-m", "brokers.local_exchange", *SMALL, "--listing.history-s", "1000"]
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | dict.fromkeys(KEYS, ""), text=True, **pipes) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    account, market = err.splitlines()
+    assert "LOCAL_EXCHANGE_KEY and LOCAL_EXCHANGE_SECRET are not both set: there is no account" in account
+    assert "the data of ES/USD end before now, so nothing will be traded" in market
 
 
 def test_a_file_may_say_it_all(tmp_path: Path) -> None:
