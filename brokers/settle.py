@@ -109,6 +109,7 @@ class _Settler:
         self._backoff = Backoff(_FIRST_S, _MOST_S, random.Random(seed))
         self._looks = Backoff(_FIRST_S, _LOOK_MOST_S, random.Random(seed))
         self._markets: dict[str, Market] = {}
+        self._told = ""  # code of the trouble that was logged last
         self._sent_ms = 0  # no request of an earlier run was signed later, by any clock
         self._done: dict[str, Note] = {}  # by the venue's id of the order
 
@@ -239,7 +240,9 @@ class _Settler:
                 raise FeedError(f"{self._at.name} refuses ({what.code}): {what.reason}")
             if loop.time() >= give_up:
                 raise OfflineError(f"{self._at.name} could not be asked for the account ({what.code}): {what.reason}")
-            _log.warning("settle_again", venue=self._at.name, code=what.code, reason=what.reason)
+            if what.code != self._told:  # once a reason, not once a try
+                self._told = what.code
+                _log.warning("settle_again", venue=self._at.name, code=what.code, reason=what.reason)
             await asyncio.sleep(self._backoff.next_s(what.wait_s))
 
 

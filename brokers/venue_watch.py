@@ -139,16 +139,19 @@ class Watch:
             await self._link.hang_up()
 
     async def _listen(self, watch: Callable[[], Awaitable[list[Any]]]) -> None:
-        backoff = self._backoff()
+        backoff, told = self._backoff(), ""
         while True:
             try:
                 said = await watch()
             except VenueError as error:
-                _log.info("user_stream", error=error.trouble.reason)
+                if error.trouble.code != told:  # once a reason, not once a try
+                    told = error.trouble.code
+                    _log.info("user_stream", error=error.trouble.reason)
                 self._listener.heed(error.trouble)
                 self.nudge()
                 await asyncio.sleep(backoff.next_s(error.trouble.wait_s))
                 continue
             backoff.reset()
+            told = ""
             self._by_poll -= {item.trade_id for item in said if isinstance(item, Execution)}
             self._listener.hear(said)

@@ -162,7 +162,8 @@ class CountedTrades(Trades):
             await super().run()
         finally:
             counts = {"duplicates": order.duplicates, "overtaken": order.late, "lost": order.lost}
-            _log.info("trades_end", symbol=self.symbol, **counts)
+            if any(counts.values()):
+                _log.info("trades_end", symbol=self.symbol, **counts)
 
     def take_live(self, raws: list[Any]) -> bool:
         """Let what may leave of these leave; True if one was new."""

@@ -124,7 +124,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     path = root / "manifest.json"
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{root} is no recording: it has no manifest.json") from None
     except (OSError, ValueError) as exc:
         raise DataError(f"{path} cannot be read: {exc}") from None

@@ -8,9 +8,10 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TextIO, cast
 
 import csp
 import structlog
@@ -40,7 +41,7 @@ def live_main(argv: Sequence[str], system: System = trading_system) -> int:
     Raises:
         SystemExit: on --help, with 0; on a wrong flag, with 2.
     """
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout is for the streams
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Stderr())))  # stdout is for streams
     stopper = Stopper()
     try:
         with stopper.listening():
@@ -54,6 +55,18 @@ def live_main(argv: Sequence[str], system: System = trading_system) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # as the shell has it: 128 + SIGPIPE
+
+
+class _Stderr:
+    """Where logs go: stderr as it is at the time. That nobody is there to read them is no reason to stop a feed."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 class Stopper:
@@ -118,7 +131,7 @@ def _run(arguments: LiveArguments, stopper: Stopper, system: System) -> int:
     finally:
         ready.close(ended)
     sys.stdout.flush()
-    _report(plan, outcome, arguments.record)
+    _report(plan, outcome, arguments.record, ours=system is trading_system)
     if outcome.halted or plan.halted:
         _say(f"risk halted trading: {outcome.halted or f'in an earlier run{why}'}")
         if plan.config.journal:
@@ -147,7 +160,8 @@ def _confirm(wanted: str) -> bool:
     return sys.stdin.readline().strip() == wanted
 
 
-def _report(plan: LivePlan, outcome: LiveOutcome, record: Path | None) -> None:
+def _report(plan: LivePlan, outcome: LiveOutcome, record: Path | None, *, ours: bool) -> None:
+    # `ours`: the graph is that of run_backtest.py, which can replay no other.
     table = Table(title=plan.run_id, show_header=False)
     equity = f"{outcome.equity_first:,.2f} to {outcome.equity:,.2f}" if outcome.equity is not None else "no price came"
     refused = ", ".join(f"{code} {count}" for code, count in outcome.refused.most_common(5))
@@ -165,7 +179,7 @@ def _report(plan: LivePlan, outcome: LiveOutcome, record: Path | None) -> None:
         table.add_row(name, text)
     Console().print(table)
     if record is not None:
-        print(f"replay: run_backtest.py --replay {shlex.quote(str(record))}")
+        print(f"replay: run_backtest.py --replay {shlex.quote(str(record))}" if ours else f"recorded: {record}")
 
 
 def _say(text: str) -> None:

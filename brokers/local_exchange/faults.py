@@ -267,7 +267,7 @@ def routes(exchange: "LocalExchange") -> list[web.RouteDef]:
                 raise ValueError(f"fault must be one of {', '.join(_COMMANDS)}, was {name!r}")
             result = getattr(exchange.faults, name)(**arguments)
         except (AttributeError, KeyError, TypeError, ValueError) as exc:
-            return web.json_response({"error": str(exc) or repr(exc)}, status=400)
+            return web.json_response({"error": str(exc).removeprefix("Faults.") or repr(exc)}, status=400)
         return web.json_response({"fault": name, "result": result})
 
     async def state(request: web.Request) -> web.Response:

@@ -74,6 +74,7 @@ def test_an_order_that_never_arrived_is_told_so_only_after_its_window(exchange: 
 def test_a_slow_answer_is_a_gap_until_the_order_is_known(exchange: Running, journal: Path) -> None:
     async def run() -> None:
         async with trading(exchange.url, journal, ack_timeout_s=0.2, poll_s=5.0) as desk:
+            await desk.until(lambda: _hears(exchange))
             exchange.faults.stall(kind="user")
             exchange.faults.slow_ack(3_000.0)
             order = desk.limit(59_000.0)
