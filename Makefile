@@ -8,13 +8,16 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help backtest live-demo test test-slow test-all setup check format bench bench-orders bench-live bench-peers clean
+.PHONY: help backtest train-demo live-demo test test-slow test-all setup check format bench bench-orders bench-live bench-models bench-peers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 backtest: $(READY) ## replay two years of hourly BTC-USD through the graph; report under runs/
 	@$(BIN)/python run_backtest.py $(ARGS)
+
+train-demo: $(READY) ## train the shipped price model again from the data that come with it, and compare
+	@$(BIN)/python -m trainer fingpt configs/train/demo.toml $(ARGS)
 
 live-demo: $(READY) ## trade on a local exchange for a minute, with an outage, and replay it byte for byte
 	@$(BIN)/python examples/03_live_demo.py $(ARGS)
@@ -48,7 +51,11 @@ bench-orders: $(DEV_READY) ## cost against the number of orders, with a plot; wr
 	@$(BIN)/python benchmarks/orders_linear.py
 
 bench-live: $(DEV_READY) ## from a trade to an order, live, against a bare ccxt.pro loop; writes benchmarks/results/
+	@$(BIN)/python benchmarks/live_stages.py
 	@$(BIN)/python benchmarks/live.py $(ARGS)
+
+bench-models: $(DEV_READY) ## a price model's step, batch and training, against plain forms; writes benchmarks/results/
+	@$(BIN)/python -m benchmarks.models $(ARGS)
 
 bench-peers: $(DEV_READY) ## run the same work in backtesting.py and nautilus_trader; installs them beside the benchmark
 	@$(BIN)/python benchmarks/peers/run.py

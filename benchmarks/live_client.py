@@ -162,7 +162,7 @@ def graph_config(url: str, journal: Path) -> LiveConfig:
         venue=VenueConfig(at=ExchangeConfig(**at, key_env=KEY_ENV, secret_env=SECRET_ENV)),
         signals=SignalsConfig(use=()),
         sizing=SizingConfig(mode="fixed", quantity=QUANTITY, shorts=False),
-        risk=RiskConfig(orders_per_second_max=1_000, price_collar=0.05, quote_age_max_s=30.0),
+        risk=RiskConfig(cash_only=True, orders_per_second_max=1_000, price_collar=0.05, quote_age_max_s=30.0),
     )
 
 

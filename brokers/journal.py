@@ -68,6 +68,8 @@ class Journal(JournalFile):
         durable: True: every write is on the disk, and outlives a lost power line too (`synchronous=FULL`). False: it
             outlives the process alone, for an account without real money (`synchronous=NORMAL`).
 
+        copy: True: work on a copy in memory, which ends with it; the file stays as it is, and may be a run's.
+
     Raises:
         JournalError: the file cannot be opened, is no journal, or is of a newer schema. Every method raises it when the
             file cannot be read or written.

@@ -4,7 +4,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,17 +25,20 @@ class KnownError(JournalError):
 class JournalFile:
     """One connection to a journal. See `brokers.journal.Journal` for the arguments."""
 
-    def __init__(self, path: str | Path, *, create: bool = True, durable: bool = True) -> None:
+    def __init__(self, path: str | Path, *, create: bool = True, durable: bool = True, copy: bool = False) -> None:
         self._path = Path(path)
         self._lock = -1  # file descriptor
-        if not create and not self._path.exists():
+        if (copy or not create) and not self._path.exists():
             raise JournalError(f"journal {path} does not exist")
         try:
-            self._db = sqlite3.connect(self._path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            place = ":memory:" if copy else self._path
+            self._db = sqlite3.connect(place, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as exc:
             raise JournalError(f"journal {path} cannot be opened: {exc}") from None
         try:
-            self._open(create=create, durable=durable)
+            if copy:
+                self._fill()
+            self._open(create=create and not copy, durable=durable)
         except sqlite3.Error as exc:
             self._db.close()
             raise JournalError(f"journal {path} cannot be used: {exc}") from None
@@ -112,6 +115,11 @@ class JournalFile:
             raise JournalError(
                 f"journal {self._path} is of schema {schema}, this version knows up to {SCHEMA}: use a newer one"
             )
+
+    def _fill(self) -> None:
+        """Take in the file as it stands, whether or not a run is writing to it."""
+        with closing(sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as file:
+            file.backup(self._db)
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

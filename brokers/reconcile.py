@@ -30,7 +30,7 @@ from brokers.restore import (
     opening_position,
     paper_opening,
 )
-from brokers.venue_ids import PREFIX, client_id, is_ours
+from brokers.venue_ids import is_ours
 from brokers.views import SETTLED_FILL, JournalView, VenueOrder, VenueTrade, VenueView, journal_view
 from feeds.instruments import Instrument
 
@@ -425,14 +425,13 @@ def _kept(trade: VenueTrade, order: KeptOrder) -> KeptFill:
 
 
 def _stray(told: VenueOrder) -> KeptOrder | None:
-    """A stray as the journal takes it in; None where what it filled before cannot be told from what was held before,
-    it is of a type that we have not, or its client id is not that of an order id."""
-    order_id = told.client_id.removeprefix(PREFIX)
-    if told.filled or told.order_type not in ORDER_TYPES or not order_id or client_id(order_id) != told.client_id:
+    """A stray as the journal takes it in; None where what it filled before cannot be told from what was held before, or
+    it is of a type that we have not."""
+    if told.filled or told.order_type not in ORDER_TYPES:
         return None
     return KeptOrder(
         client_id=told.client_id,
-        order_id=order_id,
+        order_id=told.client_id,  # which is all that is known of its own
         symbol=told.symbol,
         side=told.side,
         order_type=told.order_type,

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from brokers.figures import apart
 from brokers.journal import Halt, Journal, JournalError
 
 _DONE, _BAD_USAGE, _STILL_HALTED, _INTERRUPTED = 0, 2, 3, 130
@@ -66,11 +67,12 @@ def _reset(journal: Journal, options: argparse.Namespace) -> int:
 
 
 def _told(halt: Halt) -> str:
+    value, limit = apart(halt.value, halt.limit)
     return (
         f"trading was halted at {halt.engine_time} UTC\n"
         f"  why     {halt.code}: {halt.message}\n"
-        f"  value   {halt.value:.4f}\n"
-        f"  limit   {halt.limit:.4f}\n"
+        f"  value   {value}\n"
+        f"  limit   {limit}\n"
         f"  equity  {halt.equity:,.2f}"
     )
 

@@ -8,8 +8,9 @@ What it promises, whatever the network does:
 - Each fill is told once, by the venue's trade id, whichever of stream, poll and answer brings it first.
 
 The user stream is fast and may lose anything; polls are slow and complete. `brokers.venue_tracker` makes one story of
-both. What a person must know of the line itself is a `FeedStatus`: STALE while neither stream nor poll gets through,
-GAP while the state of an order is not known.
+both. What a person must know of the line itself is a `FeedStatus`: STALE while neither stream nor poll gets through, or
+an order could not be sent, GAP while the state of an order is not known. Each of them ends with RECOVERED, after which
+what did not get through can be asked for again.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ import structlog
 from brokers.events import Fill, OrderRequest, OrderState, OrderUpdate
 from brokers.journal import Journal, JournalError, KnownError
 from brokers.venue_errors import Trouble
+from brokers.venue_ids import VENUES
 from brokers.venue_keeper import Keeper, adopted, kept_order
 from brokers.venue_link import Link, VenueError
 from brokers.venue_messages import Execution, Market, Snapshot
@@ -43,7 +45,7 @@ from feeds.loop import Push
 OUTPUTS = {"updates": OrderUpdate, "fills": Fill, "status": FeedStatus}  # of VenueService, for a LoopAdapter
 
 _POLICIES = ("cancel", "keep")
-_STRAYS = ("cancel", "adopt")
+_FOUND = ("cancel", "adopt")
 _STOP_S = 4.0  # the loop that this runs on is given 5 to stop
 _AHEAD_MS = 1_000  # of its own clock, that Binance takes a request
 _NOT_FOUND = 2  # times, before an order counts as never sent
@@ -61,7 +63,8 @@ class VenueConfig:
 
     at: ExchangeConfig = field(default_factory=ExchangeConfig)
     on_stop: str = "cancel"  # "cancel" or "keep" what works
-    strays: str = "cancel"  # "cancel" or "adopt" orders of an earlier run that still work at a start
+    working: str = "adopt"  # "adopt" or "cancel" orders of the journal that still work at a start
+    strays: str = "cancel"  # "cancel" or "adopt" orders with our client id that the journal does not know
     ack_timeout_s: float = 5.0  # until an order that was not answered counts as unknown
     poll_s: float = 5.0  # between polls, while there is something to hear of
     recv_window_ms: int = 5_000  # for which the venue may take a request after its time stamp
@@ -70,10 +73,16 @@ class VenueConfig:
     seed: int = 0  # of the jitter between them
 
     def __post_init__(self) -> None:
+        if self.at.exchange not in VENUES:
+            raise ValueError(
+                f"orders want an exchange at which ccxt can find them again by ids of ours: {', '.join(VENUES)}, was"
+                f" {self.at.exchange!r}; its feeds can be traded on paper"
+            )
         if self.on_stop not in _POLICIES:
             raise ValueError(f"on_stop must be one of {', '.join(_POLICIES)}, was {self.on_stop!r}")
-        if self.strays not in _STRAYS:
-            raise ValueError(f"strays must be one of {', '.join(_STRAYS)}, was {self.strays!r}")
+        for name in ("working", "strays"):
+            if getattr(self, name) not in _FOUND:
+                raise ValueError(f"{name} must be one of {', '.join(_FOUND)}, was {getattr(self, name)!r}")
         for name in ("ack_timeout_s", "poll_s", "backoff_max_s"):
             if not 0.01 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least 0.01, was {getattr(self, name)}")
@@ -243,6 +252,9 @@ class VenueService:
         self.heed(what)
         if what.certain and self._tracker.refused(order, what.code, what.reason):
             self._tell()
+            if what.code == "venue_down":
+                self.lost(what.reason)
+                self._watch.missed()  # the next poll tells when it is back
             return
         self._unanswered.discard(order.order_id)
         self.doubt(order)

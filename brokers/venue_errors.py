@@ -76,8 +76,11 @@ def trouble(error: Exception, config: ExchangeConfig, wait_s: float = 0.0) -> Tr
 
 
 def _words(error: BaseException, config: ExchangeConfig) -> str:
-    """The venue's message where there is one, else the library's; one line, without queries and secrets."""
-    text = str(error) or type(error).__name__
+    """The venue's message where there is one, else what was asked and what came instead of an answer; one line, without
+    queries, secrets and the library's own name for the venue."""
+    text = str(error).removeprefix(f"{config.exchange} ") or type(error).__name__
+    silent = "no answer in time" if isinstance(error, ccxt.RequestTimeout) else ""
+    came = getattr(error.__cause__, "strerror", None) or silent  # the library says where, and not what was wrong
     body = _BODY.search(text)
     if body is not None:
         try:
@@ -85,5 +88,5 @@ def _words(error: BaseException, config: ExchangeConfig) -> str:
         except ValueError:
             answer = None
         if isinstance(answer, dict) and isinstance(answer.get("msg"), str):
-            text = answer["msg"]
-    return scrub(_QUERY.sub("", text), config)
+            text, came = answer["msg"], ""
+    return scrub(_QUERY.sub("", text) + (f" ({came})" if came else ""), config)

@@ -14,7 +14,7 @@ from brokers.venue_messages import Execution, Market, MessageError, Snapshot, ex
 from brokers.venue_quick import QuickOrders
 from brokers.venue_terms import Drafter, Terms, offer
 from feeds.errors import FeedError
-from feeds.exchange import ExchangeConfig, connect, disconnect, hang_up, instrument, market, retry_after_s
+from feeds.exchange import ExchangeConfig, connect, disconnect, hang_up, instrument, market, retry_after_s, urgent
 from feeds.instruments import Instrument
 
 _PAGE = 1_000  # trades a request, Binance's most
@@ -84,18 +84,19 @@ class Link:
 
     async def place(self, terms: Terms) -> list[Snapshot | Execution]:
         """Send an order; return what the answer tells of it, executions first."""
-        if self._quick.takes(terms):
-            answer = await self._ask(self._quick.place, terms)
-        else:
-            answer = await self._ask(
-                self._exchange.create_order,
-                terms.symbol,
-                terms.kind,
-                terms.side,
-                terms.quantity,
-                terms.limit_price,
-                dict(terms.params),
-            )
+        with urgent():
+            if self._quick.takes(terms):
+                answer = await self._ask(self._quick.place, terms)
+            else:
+                answer = await self._ask(
+                    self._exchange.create_order,
+                    terms.symbol,
+                    terms.kind,
+                    terms.side,
+                    terms.quantity,
+                    terms.limit_price,
+                    dict(terms.params),
+                )
         order = self._read([answer], snapshot)
         if not order:
             raise VenueError(Trouble("no_answer", "the answer to the order could not be read", certain=False))
@@ -123,7 +124,8 @@ class Link:
 
     async def cancel(self, venue_id: str, symbol: str) -> list[Snapshot]:
         """Cancel an order; what the answer says of it, which may be nothing."""
-        order = await self._ask(self._exchange.cancel_order, venue_id, symbol)
+        with urgent():
+            order = await self._ask(self._exchange.cancel_order, venue_id, symbol)
         return self._read([order], snapshot)
 
     async def open_orders(self, symbol: str) -> list[Snapshot]:

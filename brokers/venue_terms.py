@@ -10,7 +10,7 @@ from brokers.events import OrderRequest, OrderType, TimeInForce
 from brokers.ledger import Contract
 from brokers.matching import Order
 from brokers.terms import Refusal, Translator
-from brokers.venue_ids import client_id
+from brokers.venue_ids import VENUES, client_id
 from feeds.events import Side
 from feeds.instruments import Instrument
 
@@ -31,6 +31,7 @@ class Offer:
     immediate: tuple[str, ...] = ("FOK", "IOC")  # which of them
     market_buys: bool = True  # False: only by what they cost
     reduce_only: bool = False  # the venue itself sees to it; spot markets have no such thing
+    id_prefix: str = ""  # of client ids
 
 
 class Terms(NamedTuple):
@@ -97,7 +98,7 @@ class Drafter:
                 return "filter", f"the order is worth {worth:f} {self._instrument.currency}, the venue wants {least}"
         if order.stop is not None:
             stop = decimals(order.stop, self._instrument.tick)
-        client = client_id(request.order_id)
+        client = client_id(request.order_id, self._offer.id_prefix)
         return Terms(
             client_id=client,
             symbol=request.symbol,
@@ -172,6 +173,7 @@ def offer(exchange: Any, symbol: str) -> Offer:
         immediate=tuple(name for name in ("FOK", "IOC") if forces.get(name)),
         market_buys=not says("marketBuyRequiresPrice"),
         reduce_only=bool(market.get("contract")),
+        id_prefix=VENUES[exchange.id],
     )
 
 

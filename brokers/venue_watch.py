@@ -69,8 +69,12 @@ class Watch:
 
     def nudge(self) -> None:
         """Poll now."""
-        self._missed = True
+        self.missed()
         self._nudged.set()
+
+    def missed(self) -> None:
+        """Poll at the next turn, whether or not an order works."""
+        self._missed = True
 
     async def orders(self) -> None:
         """Listen to what the stream says of orders."""

@@ -93,30 +93,30 @@ def equity_figure(record: RunRecord, marks: Marks, hold: Hold) -> dict[str, Any]
     traces = []
     for name, colour, times, values in lines.accounts:
         width = 1.8 if colour == "strategy" else 1.3
-        traces.append(_line(name, *thin(times, values), LIGHT[colour], width, worth))
+        traces.append(line_trace(name, *thin(times, values), LIGHT[colour], width, worth))
     if lines.alone:
-        trace = _line("Strategy", *thin(marks.times, marks.equity), LIGHT["strategy"], 1.5, worth)
+        trace = line_trace("Strategy", *thin(marks.times, marks.equity), LIGHT["strategy"], 1.5, worth)
         traces.append(trace | {"yaxis": "y2", "showlegend": False, "hoverinfo": "skip", "hovertemplate": None})
     below = "3" if lines.alone else "2"
     for name, colour, times, values in lines.accounts:
         falls = thin(times, -drawdowns(values, record.initial_cash))
-        trace = _line(name, *falls, LIGHT["fall" if colour == "strategy" else "hold"], 1.0, "%{y:.1%}")
+        trace = line_trace(name, *falls, LIGHT["fall" if colour == "strategy" else "hold"], 1.0, "%{y:.1%}")
         trace |= {"yaxis": "y" + below, "showlegend": False, "name": f"{name}, drawdown"}
         if colour == "strategy":
             trace |= {"fill": "tozeroy", "fillcolor": LIGHT["depth"]}
         traces.append(trace)
     if lines.alone:
         panels = [("Equity, " + currency, 0.56, 1.0), ("Strategy alone, " + currency, 0.27, 0.49)]
-        layout = _layout([*panels, ("Drawdown", 0.0, 0.2)])
+        layout = panel_layout([*panels, ("Drawdown", 0.0, 0.2)])
         layout["yaxis2"] |= {"tickformat": "~s", "nticks": 4}
     else:
-        layout = _layout([("Equity, " + currency, 0.36, 1.0), ("Drawdown", 0.0, 0.27)])
+        layout = panel_layout([("Equity, " + currency, 0.36, 1.0), ("Drawdown", 0.0, 0.27)])
     layout["yaxis"] |= {"tickformat": "~s", "type": "log" if lines.log else "linear"}
     layout["yaxis" + below] |= {"tickformat": ".0%", "rangemode": "tozero", "nticks": 4}
     layout["legend"]["traceorder"] = "reversed"  # the strategy is drawn last, on top, and named first
-    layout["shapes"] = [_level(record.initial_cash, "y")]
+    layout["shapes"] = [level(record.initial_cash, "y")]
     if lines.alone:
-        layout["shapes"].append(_level(record.initial_cash, "y2"))
+        layout["shapes"].append(level(record.initial_cash, "y2"))
     return {"data": traces, "layout": layout}
 
 
@@ -130,7 +130,7 @@ def price_figure(
         entries: (F,) which fills opened or enlarged a position.
         currency: what the market is quoted in.
     """
-    line = _line("Price", *thin(market.times, market.closes), LIGHT["price"], 1.2, "%{y:,.6~g}")
+    line = line_trace("Price", *thin(market.times, market.closes), LIGHT["price"], 1.2, "%{y:,.6~g}")
     traces = [line | {"showlegend": False}]
     shown = own[thin_rows(len(own))]
     for name, buys, enters in (
@@ -142,7 +142,7 @@ def price_figure(
         rows = shown[(fills.buys[shown] == buys) & (entries[shown] == enters)]
         if rows.size:
             traces.append(_markers(name, fills, rows, buys=buys, enters=enters, currency=currency))
-    layout = _layout([(f"{escape(market.symbol)}, {escape(currency)}", 0.0, 1.0)])
+    layout = panel_layout([(f"{escape(market.symbol)}, {escape(currency)}", 0.0, 1.0)])
     layout["yaxis"] |= {"tickformat": ",.5~g"}
     layout["hovermode"] = "closest"
     return {"data": traces, "layout": layout}
@@ -153,16 +153,16 @@ def exposure_figure(marks: Marks) -> dict[str, Any]:
     solvent = marks.equity > 0.0
     times, equity = marks.times[solvent], marks.equity[solvent]
     net = marks.position_value[solvent] / equity
-    trace = _line("Net", *thin(times, net), LIGHT["strategy"], 1.0, "%{y:.1%}")
+    trace = line_trace("Net", *thin(times, net), LIGHT["strategy"], 1.0, "%{y:.1%}")
     trace["line"]["shape"] = "hv"
     traces = [trace | {"fill": "tozeroy", "fillcolor": LIGHT["shade"]}]
     if marks.gross is not None:
         gross = marks.gross[solvent] / equity
         if not np.allclose(gross, np.abs(net)):
-            trace = _line("Gross", *thin(times, gross), LIGHT["hold"], 1.0, "%{y:.1%}")
+            trace = line_trace("Gross", *thin(times, gross), LIGHT["hold"], 1.0, "%{y:.1%}")
             trace["line"]["shape"] = "hv"
             traces.append(trace)
-    layout = _layout([("Share of equity", 0.0, 1.0)])
+    layout = panel_layout([("Share of equity", 0.0, 1.0)])
     layout["yaxis"] |= {"tickformat": ".0%", "rangemode": "tozero", "nticks": 5}
     return {"data": traces, "layout": layout}
 
@@ -183,7 +183,7 @@ def _markers(name: str, fills: Fills, rows: Ints, *, buys: bool, enters: bool, c
         "mode": "markers",
         "name": name,
         "x": _dates(fills.market_times[rows]),
-        "y": _packed(fills.prices[rows]),
+        "y": packed(fills.prices[rows]),
         "text": texts,
         "hovertemplate": "<b>%{fullData.name}</b><br>%{text}<br>%{x|%Y-%m-%d %H:%M:%S}<extra></extra>",
         "marker": {
@@ -195,19 +195,20 @@ def _markers(name: str, fills: Fills, rows: Ints, *, buys: bool, enters: bool, c
     }
 
 
-def _line(name: str, times: Ints, values: Floats, colour: str, width: float, hover: str) -> dict[str, Any]:
+def line_trace(name: str, times: Ints, values: Floats, colour: str, width: float, hover: str) -> dict[str, Any]:
+    """A line through time, ns UTC."""
     return {
         "type": "scatter",
         "mode": "lines",
         "name": name,
         "x": _dates(times),
-        "y": _packed(values),
+        "y": packed(values),
         "line": {"color": colour, "width": width},
         "hovertemplate": hover,
     }
 
 
-def _layout(panels: list[tuple[str, float, float]]) -> dict[str, Any]:
+def panel_layout(panels: list[tuple[str, float, float]]) -> dict[str, Any]:
     """The common layout: panels (label, bottom, top) stacked over one time axis."""
     layout: dict[str, Any] = {
         "margin": {"l": 52, "r": 12, "t": 26, "b": 38},
@@ -263,7 +264,8 @@ def _layout(panels: list[tuple[str, float, float]]) -> dict[str, Any]:
     return layout
 
 
-def _level(value: float, axis: str) -> dict[str, Any]:
+def level(value: float, axis: str) -> dict[str, Any]:
+    """A dotted line across a panel."""
     return {
         "type": "line",
         "xref": "paper",
@@ -278,10 +280,10 @@ def _level(value: float, axis: str) -> dict[str, Any]:
 
 
 def _dates(times: Ints) -> dict[str, str]:
-    return _packed(times / 1e6)  # plotly counts milliseconds
+    return packed(times / 1e6)  # plotly counts milliseconds
 
 
-def _packed(values: npt.NDArray[Any]) -> dict[str, str]:
+def packed(values: npt.NDArray[Any]) -> dict[str, str]:
     """A float64 array as plotly's base64 form: half the size of digits, and exact."""
     data = np.ascontiguousarray(values, dtype="<f8").tobytes()
     return {"dtype": "f8", "bdata": base64.b64encode(data).decode("ascii")}

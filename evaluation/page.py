@@ -55,8 +55,8 @@ def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: 
         months=_months(report),
         risk=_table("Return and risk", risk),
         activity=_table("Trading", activity),
-        grids="\n".join(_grid(grid) for grid in summary_grids(report)),
-        trips=_grid(trip_grid(report)) if report.trips else "",
+        grids="\n".join(grid_card(grid) for grid in summary_grids(report)),
+        trips=grid_card(trip_grid(report)) if report.trips else "",
         facts=_facts(report),
         # A "<" inside a JSON string may be written as an escape: nothing in the data can then end the script.
         payload=json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -163,7 +163,8 @@ def _table(title: str, rows: list[Row]) -> str:
     )
 
 
-def _grid(grid: Grid) -> str:
+def grid_card(grid: Grid) -> str:
+    """A table as a card of the page, its columns explained below."""
     heads = "".join(
         f'<th scope="col"{_left(column, grid)}>{escape(head)}</th>' for column, head in enumerate(grid.heads)
     )

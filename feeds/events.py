@@ -95,6 +95,7 @@ class FeedState(csp.Enum):
     STALE = 3  # it has gone silent, or its connection is lost
     GAP = 4  # something is known to be missing, and is being fetched
     RECOVERED = 5  # fresh and whole again
+    DROPPED = 6  # something impossible came and was kept out; what was said before still holds
 
 
 class FeedStatus(csp.Struct, strict=True):
@@ -104,4 +105,4 @@ class FeedStatus(csp.Struct, strict=True):
     symbol: str  # "" for all symbols of the feed
     state: FeedState
     detail: str  # a sentence for a person, without a secret
-    value: float  # seconds of silence or lag; items missing (GAP) or fetched (RECOVERED); 0.0 where there is no figure
+    value: float  # seconds of silence or lag; items missing, fetched (RECOVERED) or bad (DROPPED); 0.0: no figure

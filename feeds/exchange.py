@@ -11,8 +11,8 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -42,7 +42,10 @@ _BY_WINDOW = ("binance",)
 _ENV_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,39}")
 _SIGNATURE = re.compile(r"(?i)(signature|apikey|api_key|secret|passphrase|listenkey)(=|%3D|\"?\s*:\s*\"?)[^&\s\"',}]+")
 
+_KEPT = 0.1  # of the window, for orders and cancels: 600 a minute at Binance
+
 _dialled: ContextVar["Dials | None"] = ContextVar("dialled", default=None)
+_urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 _log = structlog.get_logger()
 
 
@@ -127,7 +130,9 @@ def connect(config: ExchangeConfig, *, private: bool = False) -> Any:
     # the user stream's subscription has been signed: the venue would refuse that for its age.
     exchange.ws_dial_delay = lambda url: 0.0
     if config.exchange in _BY_WINDOW:
-        exchange.window = Window(exchange.rollingWindowSize / exchange.rateLimit, exchange.rollingWindowSize / 1000.0)
+        most, window_s = exchange.rollingWindowSize / exchange.rateLimit, exchange.rollingWindowSize / 1000.0
+        exchange.window = Window(most, window_s, kept=_KEPT * most if private else 0.0)
+    exchange.turn = asyncio.Lock()
     if config.sandbox:
         if not exchange.urls.get("test"):
             raise FeedError(f"{config.exchange} has no sandbox; leave `sandbox` out and stay on paper")
@@ -268,32 +273,49 @@ def scrub(text: str, config: ExchangeConfig) -> str:
     return text if len(text) <= _TELL else text[: _TELL - 3] + "..."
 
 
+@contextmanager
+def urgent() -> Iterator[None]:
+    """Requests that this task makes inside do not wait behind others."""
+    before = _urgent.set(True)
+    try:
+        yield
+    finally:
+        _urgent.reset(before)
+
+
 class Window:
     """Lets requests go as long as those of the last `window_s` cost no more than `cost_max` together; the others wait,
-    each in its turn."""
+    each in its turn. Urgent ones have a turn of their own.
 
-    def __init__(self, cost_max: float, window_s: float) -> None:
-        self._cost_max, self._window_s = cost_max, window_s
+    Args:
+        kept: of `cost_max`, for urgent requests alone.
+    """
+
+    def __init__(self, cost_max: float, window_s: float, kept: float = 0.0) -> None:
+        self._cost_max, self._window_s, self._kept = cost_max, window_s, kept
         self._recent: deque[tuple[float, float]] = deque()  # (loop time, cost)
         self._cost = 0.0  # of them
-        self._turn = asyncio.Lock()
+        self._turn, self._urgent_turn = asyncio.Lock(), asyncio.Lock()
 
-    async def __call__(self, cost: float) -> None:
+    async def __call__(self, cost: float, *, urgent: bool = False) -> None:
         """Wait until a request of this cost may go. One that costs more than all may goes alone."""
-        async with self._turn:
-            while (wait_s := self._wait_s(cost)) > 0.0:
+        turn, cost_max = self._turn, self._cost_max - self._kept
+        if urgent:
+            turn, cost_max = self._urgent_turn, self._cost_max
+        async with turn:
+            while (wait_s := self._wait_s(cost, cost_max)) > 0.0:
                 await asyncio.sleep(wait_s)
             self._recent.append((asyncio.get_running_loop().time(), cost))
             self._cost += cost
 
-    def _wait_s(self, cost: float) -> float:
+    def _wait_s(self, cost: float, cost_max: float) -> float:
         """Until the oldest request leaves the window; 0.0 where this one may go."""
         recent, since_s = self._recent, asyncio.get_running_loop().time() - self._window_s
         while recent and recent[0][0] <= since_s:
             self._cost -= recent.popleft()[1]
         if not recent:
             self._cost = 0.0  # no rounding adds up for ever
-        elif self._cost + cost > self._cost_max:
+        elif self._cost + cost > cost_max:
             return recent[0][0] - since_s
         return 0.0
 
@@ -305,13 +327,17 @@ class Dialled:
     bad_messages = 0  # that could not be read, and were dropped
     on_bad: Callable[[str, str], None] | None = None  # told (address, what was wrong with it) of each
     window: Window | None = None  # of its requests; None: ccxt's leaky bucket
+    turn: asyncio.Lock  # of requests that are not urgent
 
     async def throttle(self, cost: float | None = None) -> None:
-        """Wait until a request of this cost may go."""
-        if self.window is None:
+        """Wait until a request of this cost may go; an urgent one waits behind one other at most."""
+        if self.window is not None:
+            await self.window(1.0 if cost is None else cost, urgent=_urgent.get())
+        elif _urgent.get():
             await super().throttle(cost)  # type: ignore[misc] # of the ccxt class that it is laid over
         else:
-            await self.window(1.0 if cost is None else cost)
+            async with self.turn:
+                await super().throttle(cost)  # type: ignore[misc]
 
     def client(self, url: str) -> Any:
         """The socket of an address. Dialling is noted for `watch_dials`; a message that fails is dropped alone."""

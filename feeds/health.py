@@ -57,14 +57,16 @@ class Health:
             self._now(FeedState.LAGGING, f"events come {abs(lag_s):.1f} s {how}", lag_s)
 
     def bad(self, detail: str) -> None:
-        """Something impossible came and was dropped: told at the 1st, 2nd, 4th, 8th ... in the state that it is in."""
+        """Something impossible came and was dropped: told at the 1st, 2nd, 4th, 8th ...; it changes no state."""
         self._bad += 1
         if self._bad & (self._bad - 1):
             return
         _log.warning("quarantined", feed=self.feed, symbol=self.symbol, count=self._bad, detail=detail)
-        if self.state is not None:
-            self._now(self.state, f"dropped what cannot be ({self._bad} so far): {detail}", float(self._bad))
+        self._say(FeedState.DROPPED, f"{detail} ({self._bad} so far)", float(self._bad))
 
     def _now(self, state: FeedState, detail: str, value: float) -> None:
         self.state = state
+        self._say(state, detail, value)
+
+    def _say(self, state: FeedState, detail: str, value: float) -> None:
         self._tell(FeedStatus(feed=self.feed, symbol=self.symbol, state=state, detail=detail, value=value))

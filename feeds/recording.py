@@ -2,6 +2,7 @@
 
     RUN/manifest.json                    what ran; written at the start, and again when the run has ended
     RUN/watermark                        engine time in nanoseconds: every stream is complete before it
+    RUN/checksums                        SHA-256 of each finished file, as sha256sum writes it
     RUN/inputs/trades-000001.arrow       Arrow IPC streams; one batch of rows each half second, rotated
     RUN/outputs/orders-000001.arrow
 
@@ -29,6 +30,7 @@ COLUMN = "engine_time"
 
 _FORMAT = 1
 _BLOCK_ROWS = 65_536
+_CHECKSUMS = "checksums"
 _FILE = re.compile(r"(?P<name>[a-z0-9][a-z0-9_.-]*)-(?P<number>\d{6,})\.arrow")
 
 
@@ -45,7 +47,8 @@ def valid_name(name: str) -> bool:
 
 
 class StreamWriter:
-    """The files of one stream. What `write` was given is with the operating system when it returns.
+    """The files of one stream. What `write` was given is with the operating system when it returns. A file that is
+    finished has its line in `checksums`.
 
     Args:
         root: of the recording; the folder of the stream is made.
@@ -57,10 +60,10 @@ class StreamWriter:
     """
 
     def __init__(self, root: Path, stream: str, schema: pa.Schema, rotate_s: float) -> None:
-        self._path, self._schema, self._rotate_s = root / stream, schema, rotate_s
+        self._root, self._stream, self._schema, self._rotate_s = root, stream, schema, rotate_s
         self._number = 0
         self.rows = 0
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        (root / stream).parent.mkdir(parents=True, exist_ok=True)
         self._open()  # a stream that never ticks has a file of no rows: it was recorded, and there was nothing
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -73,12 +76,21 @@ class StreamWriter:
     def close(self) -> None:
         self._writer.close()
         self._file.close()
+        line = f"{_sha256(self._root / self._name)}  {self._name}\n"
+        with (self._root / _CHECKSUMS).open("a", encoding="ascii") as file:
+            file.write(line)
 
     def _open(self) -> None:
         self._number += 1
-        self._file = pa.OSFile(f"{self._path}-{self._number:06}.arrow", "wb")
+        self._name = f"{self._stream}-{self._number:06}.arrow"
+        self._file = pa.OSFile(str(self._root / self._name), "wb")
         self._writer = pa.ipc.new_stream(self._file, self._schema)
         self._until = time.monotonic() + self._rotate_s
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Watermark:
@@ -157,6 +169,35 @@ def complete_before(root: Path) -> int | None:
         DataError: it is no recording.
     """
     return None if read_manifest(root).get("ended") == "stop" else read_watermark(root)
+
+
+def check_unchanged(root: Path, folder: str) -> None:
+    """Refuse a recording of which a finished file is not as it was written. What a killed process had not finished has
+    no checksum, and neither has a recording of an earlier version.
+
+    Args:
+        folder: "inputs" or "outputs".
+
+    Raises:
+        DataError: a file was changed, or is gone.
+    """
+    path = root / _CHECKSUMS
+    try:
+        lines = path.read_text(encoding="ascii").splitlines(keepends=True)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as exc:
+        raise DataError(f"{path} cannot be read: {exc}") from None
+    for line in lines:
+        digest, _, name = line.rstrip("\n").partition("  ")
+        if not name.startswith(f"{folder}/") or not line.endswith("\n"):  # a torn line is the last word of a killed run
+            continue
+        try:
+            found = _sha256(root / name)
+        except OSError as exc:
+            raise DataError(f"{root / name} cannot be read: {exc.strerror}") from None
+        if found != digest:
+            raise DataError(f"{root / name} is not as it was recorded: its SHA-256 was {digest}, is {found}")
 
 
 def stream_names(root: Path) -> list[str]:

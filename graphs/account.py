@@ -1,13 +1,13 @@
 """Everything between an order and the books: gate, venue, portfolio, risk monitor. Nothing else knows the venue."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import csp
 from csp import ts
 
 from brokers.events import CancelRequest, CashFlow, Fill, OrderRequest, OrderUpdate
-from brokers.ledger import Ledger
+from brokers.ledger import Contract, Ledger
 from brokers.opening import Opening
 from feeds.streams import by_symbol, together
 from graphs.config import AccountConfig
@@ -18,10 +18,14 @@ from nodes.events import Alert, PositionUpdate, RiskAction
 from nodes.exposure import Exposure
 from nodes.feed_status import status_alert
 from nodes.gate import risk_filter
-from nodes.opening import note_alerts, value_at_cost, wanted_at_start
+from nodes.halts import close_halted
+from nodes.hold import hold_until_live
+from nodes.opening import held_units, note_alerts, value_at_cost, wanted_at_start, working_orders
 from nodes.orders import unfilled
 from nodes.portfolio import Books, portfolio, unit_values
 from nodes.risk import action_alert, risk_monitor
+
+T = TypeVar("T")
 
 
 class Account:
@@ -66,6 +70,8 @@ class Account:
         self.unfilled: dict[str, ts[OrderUpdate]] = by_symbol(self._unfilled.out(), symbols)  # cuts and ends
         self.positions: dict[str, ts[PositionUpdate]] = by_symbol(self._position.out(), symbols)
         self.action: ts[RiskAction] = self._action.out()
+        self._again = csp.feedback(list[str])
+        self.again: ts[list[str]] = self._again.out()  # symbols of which an order was refused and may pass by now
         # As long as what is held at the start has no price it counts at what it cost.
         worth = config.initial_cash if opening is None else value_at_cost(opening)
         self.equity: ts[float] = csp.default(self._marked.out(), worth)
@@ -98,7 +104,8 @@ class Account:
             alerts: further alerts, to come out in one stream with the account's own.
             flatten_as: the first part of the ids of the orders that close positions when risk asks for it; "" where
                 `order` comes of targets, which risk sees to before they become orders.
-            halted: a person has not reset an earlier stop: nothing may trade.
+            halted: a person has not reset an earlier stop: nothing may trade, and what is held is closed where a stop
+                closes it.
         """
         feeds, config = self._feeds, self._config
         if flatten_as:
@@ -125,6 +132,7 @@ class Account:
         )
         answer = venue(gate.approved, csp.unroll(gate.cancel))
         self._fill.bind(answer.fill)
+        self._again.bind(gate.again)
         update = together([gate.refused, answer.update])
         if self._updates is not None:
             self._updates.bind(update)
@@ -145,8 +153,9 @@ class Account:
             opening=self.opening,
             live=feeds.live,
         )
-        watched = risk_monitor(books, self.closes, instruments, risk, worth, self.opening)
-        action: Any = together([watched, *actions])
+        watched = risk_monitor(books, self.closes, instruments, risk, worth, self.opening, feeds.forecasts)
+        left = self._left() if halted and risk.flatten else []
+        action: Any = together([watched, *left, *actions])
         self._position.bind(books.position)
         self._marked.bind(books.equity)
         self._action.bind(action)
@@ -179,9 +188,21 @@ class Account:
                 run_id,
                 self._feeds.corporate_actions,
                 self.opening,
+                self.again,
             )
             for instrument in self._config.instruments
         ]
+
+    def _left(self) -> list[ts[RiskAction]]:
+        """What closes what an earlier stop has left, each symbol when it can be traded."""
+        asked = []
+        for instrument in self._config.instruments:
+            symbol, contract = instrument.symbol, Contract(instrument)
+            lots = contract.whole_lots(held_units(self.opening, contract))
+            if lots or working_orders(self.opening, symbol):  # which are being cancelled, and may fill all the same
+                action = close_halted(self.prices[symbol], symbol, contract.lots.value(lots))
+                asked.append(once_connected(action, symbol, self._feeds))
+        return asked
 
     def _told(self) -> list[ts[Alert]]:
         """What a person should know of how the run began, and of its feeds."""
@@ -208,3 +229,10 @@ class Account:
             if instrument.borrow_bps > 0.0:
                 flows.append(borrow(position, close, instrument.borrow_bps, instrument))
         return together(flows) if flows else None
+
+
+def once_connected(wanted: ts[T], symbol: str, feeds: Feeds) -> ts[T]:
+    """Live, nothing is wanted of a symbol before each feed that it needs has delivered."""
+    if feeds.live is None or feeds.status is None:
+        return wanted
+    return hold_until_live(wanted, feeds.live, feeds.status, symbol, feeds.required.get(symbol, ()))

@@ -12,6 +12,7 @@ import csp
 from csp import ts
 
 from brokers.events import Answers, CancelRequest, OrderRequest
+from brokers.figures import passed
 from brokers.journal import Halt
 from brokers.paper import Market, paper_venue
 from configs.load import ConfigError
@@ -45,6 +46,7 @@ class Plan:
     start: datetime
     end: datetime
     plugins: Plugins
+    in_sample: tuple[tuple[datetime, datetime], ...] = ()  # parts of the window that the price models were trained on
     halted: Halt | None  # an emergency stop of an earlier run that nobody has reset
 
 
@@ -82,6 +84,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
     symbols = checks.symbols_to_trade(config, feeds)
     checks.check_overlap(config, feeds, symbols)
     start, end = checks.window(config, feeds, symbols)
+    in_sample = checks.seen_in_training(config, feeds, symbols, start, end)
     known = {instrument.symbol: instrument for instrument in config.instruments}
     trading = TradingConfig(
         instruments=tuple(known.get(symbol, Instrument(symbol=symbol)) for symbol in symbols),
@@ -90,6 +93,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
         currency=config.currency,
         cost_basis=config.cost_basis,
         risk=config.risk,
+        forecast=config.forecast,
     )
     checks.check_account(trading)
     checks.check_conversions(config, trading, feeds)
@@ -108,6 +112,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
         start=start,
         end=end,
         plugins=plugins,
+        in_sample=in_sample,
         halted=halted,
     )
 
@@ -150,7 +155,7 @@ def remember_end(risk: ts[RiskAction], outcome: Outcome, end: datetime) -> None:
         outcome.reached = min(csp.now(), end)
 
     if csp.ticked(risk) and risk.kind is RiskActionKind.EMERGENCY_STOP:
-        outcome.halted = f"{risk.code} was {risk.value:.4f} at {csp.now()}, the limit {risk.limit:.4f}"
+        outcome.halted = passed(risk.code, risk.value, risk.limit, csp.now())
 
 
 @csp.node

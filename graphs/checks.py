@@ -30,6 +30,7 @@ from feeds.sessions import SessionClock
 from feeds.times import bar_length, length_label
 from graphs.config import BacktestConfig, RunConfig, TradingConfig, all_strategies
 from graphs.edges import Feeds
+from graphs.forecasting import checkpoints
 from graphs.trading import SignalPlugin
 from nodes.events import Signal
 
@@ -96,6 +97,42 @@ def window(config: BacktestConfig, feeds: Sequence[Described], symbols: Sequence
         asked = f"from {config.start or 'the first event'} to {config.end or 'the last'}"
         raise DataError(f"the window {asked} lies outside the data, which reach from {first} to {last}")
     return start, end
+
+
+def seen_in_training(
+    config: BacktestConfig, feeds: Sequence[Described], symbols: Sequence[str], start: datetime, end: datetime
+) -> tuple[tuple[datetime, datetime], ...]:
+    """What parts of the window the price models were trained on, embargo included, where that is allowed.
+
+    A model that has seen a window forecasts it better than it will any other: figures from it mean nothing. Calendar
+    time counts, over all symbols, because markets move together.
+
+    Raises:
+        ConfigError: a checkpoint cannot be used; or it has seen a part of the window, and that is not allowed.
+    """
+    known = checkpoints(config.forecast)
+    if known is None or known.bar_s not in {_shortest(config, feeds, symbol) for symbol in symbols}:
+        return ()
+    parts = []
+    for folder, training in known.trainings:
+        if not training.overlaps(start, end):
+            continue
+        first, last = training.start, training.guard_end
+        if not config.allow_in_sample:
+            seen = f"from {first} to {last}" if first and last else "on data of unknown times"
+            after = f"; start after {last}" if last and last < end else ""
+            raise ConfigError(
+                f"the price model {folder} was trained {seen}, so decisions from {start} to {end} would be in sample"
+                f"{after}; else --allow-in-sample marks every figure, --forecast.no-enabled runs without the model"
+            )
+        parts.append((max(first or start, start), min(last or end, end)))
+    return tuple(parts)
+
+
+def _shortest(config: BacktestConfig, feeds: Sequence[Described], symbol: str) -> float:
+    """Seconds of the bars that a symbol is traded on."""
+    lengths = [held.bar or bar_length(config.bar) for _, held in feeds if symbol in held.symbols]
+    return min(length.total_seconds() for length in lengths)
 
 
 def check_account(trading: TradingConfig) -> None:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from brokers.figures import passed
 from configs.load import ConfigError
 from configs.load import listed as names
 from evaluation.report import summary_table
@@ -51,7 +52,7 @@ def backtest_main(argv: Sequence[str]) -> int:
         try:
             arguments = parse(argv)
             if arguments.replay is not None:
-                return _replay(arguments.replay, arguments.out, show=not arguments.quiet)
+                return _replay(arguments)
             return _check(arguments) if arguments.check_lookahead else _run(arguments)
         finally:
             sys.stdout.flush()  # here, where a reader that has gone is an answer and not an accident
@@ -90,17 +91,19 @@ def _check(arguments: Arguments) -> int:
     return 1
 
 
-def _replay(root: Path, out: Path | None, *, show: bool) -> int:
+def _replay(arguments: Arguments) -> int:
     """Run a recorded live run again."""
-    from graphs.live_run import replay  # it brings the clients of the exchanges, which no backtest needs
+    from graphs.live_run import other_versions, replay  # brings the clients of the exchanges, which no backtest needs
 
-    if out is not None:
-        return _compared(replay(root, out, show=show), root)
+    root, out = arguments.replay, arguments.out
+    assert root is not None
+    if versions := other_versions(root):
+        _say(f"WARNING: recorded with {versions}")
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
-        return _compared(replay(root, Path(folder), show=show), root)
+        return _compared(replay(root, out or Path(folder), show=not arguments.quiet, changed=arguments.allow_changed))
 
 
-def _compared(comparison: Comparison, root: Path) -> int:
+def _compared(comparison: Comparison) -> int:
     counts = ", ".join(f"{comparison.count(f'outputs/{name}')} {name}" for name in ("orders", "fills", "alerts"))
     if comparison.identical:
         print(f"identical: {counts}")
@@ -145,7 +148,7 @@ def _halted(planned: Plan, outcome: Outcome) -> int:
     """Say what halted trading, now or in an earlier run, and how to re-arm it; the exit code."""
     halt, journal = planned.halted, planned.config.journal
     if halt is not None:
-        why = f"{halt.code} was {halt.value:.4f} at {halt.engine_time}, the limit {halt.limit:.4f}"
+        why = passed(halt.code, halt.value, halt.limit, halt.engine_time)
         _say(f"trading was halted from the start: in an earlier run {why}")
     elif outcome.halted:
         _say(f"risk halted trading: {outcome.halted}")

@@ -11,6 +11,7 @@ from feeds.news import NewsConfig
 from feeds.times import bar_length
 from nodes.adaptive import AdaptiveConfig, MarketStateConfig
 from nodes.alerts import PriceAlertConfig
+from nodes.forecast import ForecastConfig
 from nodes.fuse import FuseConfig
 from nodes.macro import MacroConfig
 from nodes.news import NewsSignalConfig
@@ -19,7 +20,7 @@ from nodes.sizing import SizingConfig
 from nodes.strategies import StrategyLimits
 from nodes.technical import TechnicalConfig
 
-_SIGNAL_SOURCES = ("technical", "adaptive", "macro", "news", "price_alert")
+_SIGNAL_SOURCES = ("technical", "adaptive", "forecast", "macro", "news", "price_alert")
 MAIN = "main"  # the strategy of a config that names none
 _COST_BASES = ("average", "fifo")
 _YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
@@ -27,7 +28,7 @@ _YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalsConfig:
-    """Which sources speak, and how each is set. Macro and news speak only where there is such a feed."""
+    """Which sources speak, and how each is set. Forecast, macro and news speak only where there is such a thing."""
 
     use: tuple[str, ...] = _SIGNAL_SOURCES  # sources that speak
     plugins: tuple[str, ...] = ()  # "module:function", each (ts[Bar], symbol, Feeds) -> ts[Signal]
@@ -94,6 +95,7 @@ class TradingConfig(AccountConfig):
     """Everything between the feeds and the venue; the same in every life."""
 
     strategies: tuple[StrategyConfig, ...]
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
 
     def __post_init__(self) -> None:
         names = [strategy.name for strategy in self.strategies]
@@ -119,6 +121,7 @@ class RunConfig:
     signals: SignalsConfig = field(default_factory=SignalsConfig)
     fuse: FuseConfig = field(default_factory=FuseConfig)
     sizing: SizingConfig = field(default_factory=SizingConfig)
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
     broker: PaperConfig = field(default_factory=PaperConfig)
     strategies: tuple[StrategyConfig, ...] = ()  # empty: one, of the signals, fuse and sizing above
@@ -154,6 +157,7 @@ class BacktestConfig(RunConfig):
     end: datetime | None = None  # as `start`, inclusive; None: the last event
     journal: str = ""  # file that keeps an emergency stop until a person resets it; "": a stop ends with the run
     sample: str = "Not stated."  # what was fitted on which data; printed in the report
+    allow_in_sample: bool = False  # run also where the price model was trained; the report marks and shades it
     trials: int = 1  # variants tried, this one included; the Sharpe ratio is deflated for them
     feeds: tuple[Source, ...] = ()  # market data
     macro: tuple[Source, ...] = ()  # point-in-time series

@@ -1,15 +1,16 @@
 """The flags of run_backtest.py: which config file, and any of its keys over it."""
 
 import argparse
+import shlex
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -17,6 +18,8 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from configs.load import ConfigError, load
 from feeds.files import Source
 from graphs.config import BacktestConfig
+
+T = TypeVar("T")
 
 PROGRAM = "run_backtest.py"
 ROOT = Path(__file__).parent.parent
@@ -62,6 +65,8 @@ class Arguments:
     replay: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
     """run the graph of a recorded live run again, from its inputs alone, and compare what comes out; the recording
     brings its own config"""
+    allow_changed: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """replay inputs that are not as they were recorded; shows where what comes out first differs"""
     check_lookahead: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """run prefixes of the data and compare: does anything in the past depend on the future? Writes no results"""
     config: Annotated[BacktestConfig, tyro.conf.arg(name="")] = field(default_factory=BacktestConfig)
@@ -76,7 +81,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """
     named = named_files(argv, "config", "data")
     path = named.config or _config_for(named.data)
-    base = load(BacktestConfig, path) if path is not None else BacktestConfig()
+    base = read(BacktestConfig, path, _live, "run_live.py") if path is not None else BacktestConfig()
     if named.data is not None:
         feed = base.feeds[0] if base.feeds else Source(path="")
         if Path(named.data).name != Path(feed.path).name:
@@ -97,15 +102,43 @@ def parse(argv: Sequence[str]) -> Arguments:
         raise ConfigError(str(exc)) from None
     if arguments.replay is not None and (given := _beside_replay(argv)):
         raise ConfigError(f"--replay takes all from the recording; it cannot stand beside {', '.join(given)}")
+    if arguments.allow_changed and arguments.replay is None:
+        raise ConfigError("--allow-changed is for --replay")
     if arguments.speed is not None and not 0.0 < arguments.speed < float("inf"):
         raise ConfigError(f"--speed must be positive and finite, was {arguments.speed}")
     return arguments
 
 
+def read(cls: type[T], path: str | Path, other: Callable[[], type], program: str) -> T:
+    """Load the config file of one program; of one that is another's, say so.
+
+    Args:
+        other: the class of the configs of `program`; asked for only where `path` cannot be loaded.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        return load(cls, path)
+    except ConfigError as exc:
+        wrong = exc
+    try:
+        load(other(), path)
+    except ConfigError:
+        raise wrong from None
+    raise ConfigError(f"config file {path} is one of {program}: python {program} --config {shlex.quote(str(path))}")
+
+
+def _live() -> type:
+    from graphs.live_config import LiveConfig  # it brings the clients of the exchanges, which no backtest needs
+
+    return LiveConfig
+
+
 def _beside_replay(argv: Sequence[str]) -> list[str]:
     """The flags beside --replay that would be of no effect."""
     names = (word.split("=")[0] for word in argv if word.startswith("--"))
-    return [name for name in names if name not in ("--replay", "--out", "--quiet")]
+    return [name for name in names if name not in ("--replay", "--allow-changed", "--out", "--quiet")]
 
 
 def named_files(argv: Sequence[str], *flags: str) -> argparse.Namespace:

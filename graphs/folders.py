@@ -15,6 +15,7 @@ _FILES = (
     "fills.parquet",
     "final_signals.parquet",
     "flows.parquet",
+    "forecasts.parquet",
     "manifest.json",
     "orders.parquet",
     "report.html",

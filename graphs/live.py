@@ -16,10 +16,11 @@ from feeds.events import Bar, FeedStatus
 from feeds.loop import LoopAdapter
 from feeds.record import Inputs, Recorder
 from feeds.streams import together
+from feeds.tap import Tap
 from graphs.config import TradingConfig
 from graphs.edges import AccountStreams, Feeds, Venue
 from graphs.live_config import LiveConfig
-from graphs.live_feeds import Tap, live_feeds
+from graphs.live_feeds import live_feeds
 from graphs.live_outcome import LiveOutcome, remember
 from graphs.sinks import WATCHED, print_refusals, print_streams
 from graphs.trading import Plugins, trading_system
@@ -65,7 +66,7 @@ class LivePlan:
 
 
 @dataclass(slots=True, eq=False)  # compared by identity, so that csp can hash it
-class Edge:
+class Ends:
     """Where a live graph ends: what differs between a live run and its replay.
 
     Args:
@@ -86,23 +87,24 @@ class Edge:
     outcome: LiveOutcome = field(default_factory=LiveOutcome)
 
 
-def live_graph(plan: LivePlan, edge: Edge, system: System = trading_system) -> None:
+def live_graph(plan: LivePlan, ends: Ends, system: System = trading_system) -> None:
     """The whole graph of a live run, or of its replay.
 
     Args:
         system: what trades in it; one that sends orders of its own wires a `graphs.account.Account`.
     """
-    config, trading, inputs = plan.config, plan.trading, edge.inputs
-    asked = inputs.edge("stop", bool, edge.stop)
-    tap = _venue_tap(plan, edge) if plan.at_venue else None
+    config, trading, inputs = plan.config, plan.trading, ends.inputs
+    asked = inputs.edge("stop", bool, ends.stop)
+    tap = _venue_tap(plan, ends) if plan.at_venue else None
     status = [] if tap is None else [tap.edge("status", FeedStatus)]
-    feeds = live_feeds(config, trading.instruments, inputs, edge.warm, status)
-    if tap is not None:  # what is wanted before the venue can take it would be refused, and not be asked for again
+    feeds = live_feeds(config, trading.instruments, inputs, ends.warm, status)
+    if tap is not None:  # what is wanted before the venue can take it would be refused: an alert about nothing
         name = f"{config.venue.at.name} orders"
         feeds = replace(feeds, required={symbol: (*names, name) for symbol, names in feeds.required.items()})
     assert feeds.live is not None
     stop = asked if plan.duration_s is None else together([asked, after_live(feeds.live, plan.duration_s)])
 
+    on_stop = config.venue.on_stop if plan.at_venue else CANCEL
     streams = system(
         feeds,
         _venue(plan, feeds, tap),
@@ -111,33 +113,34 @@ def live_graph(plan: LivePlan, edge: Edge, system: System = trading_system) -> N
         plugins=plan.plugins,
         halted=plan.halted,
         opening=plan.opening,
-        actions=(wind_down(stop, config.venue.on_stop if plan.at_venue else CANCEL),),
+        actions=(wind_down(stop, on_stop),),
     )
 
-    over = finished(stop, streams.approved, streams.updates, streams.fills, config.stop_timeout_s, plan.opening)
+    approved, updates, fills = streams.approved, streams.updates, streams.fills
+    over = finished(stop, approved, updates, fills, on_stop, config.stop_timeout_s, plan.opening)
     csp.stop_engine(over)
     watched = [name for name in WATCHED if hasattr(streams, name)]  # a system of one's own has no final signals
     seen = replace(streams, **{name: from_live(getattr(streams, name), feeds.live) for name in (*watched, "updates")})
-    remember(seen, over, edge.outcome)
-    if edge.journal:
-        _keep(plan, streams, feeds.live, edge.journal)
-    if edge.recorder is not None:
+    remember(seen, over, ends.outcome)
+    if ends.journal:
+        _keep(plan, streams, feeds.live, ends.journal)
+    if ends.recorder is not None:
         for name, kind in OUTCOMES.items():
-            edge.recorder.record(name, kind, getattr(streams, name), "outputs")
-    if edge.show:
+            ends.recorder.record(name, kind, getattr(streams, name), "outputs")
+    if ends.show:
         print_streams(seen, (*watched, "approved") if plan.dry_run else tuple(watched))
         if not plan.dry_run:  # which lets every order expire
             print_refusals(seen)
 
 
-def _venue_tap(plan: LivePlan, edge: Edge) -> Tap:
+def _venue_tap(plan: LivePlan, ends: Ends) -> Tap:
     config = plan.config
 
     def adapter() -> LoopAdapter:
-        service = VenueService(config.venue, plan.trading.instruments, edge.journal, live_money=plan.live_money)
+        service = VenueService(config.venue, plan.trading.instruments, ends.journal, live_money=plan.live_money)
         return LoopAdapter("venue", service, OUTPUTS)
 
-    return Tap("venue", adapter, edge.inputs)
+    return Tap("venue", adapter, ends.inputs)
 
 
 def _venue(plan: LivePlan, feeds: Feeds, tap: Tap | None) -> Venue:

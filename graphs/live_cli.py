@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,7 +94,8 @@ class Stopper:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # Once asked, the process ends, and how is settled: one more would end it by a signal, or with a trace.
+                signal.signal(number, signal.SIG_IGN if self.asked else handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self.asked += 1
@@ -162,6 +164,8 @@ def _confirm(wanted: str) -> bool:
 
 def _report(plan: LivePlan, outcome: LiveOutcome, record: Path | None, *, ours: bool) -> None:
     # `ours`: the graph is that of run_backtest.py, which can replay no other.
+    notes = () if plan.opening is None else plan.opening.notes
+    alerts = outcome.alerts + Counter(note.level for note in notes)  # what the start found was told, and counts
     table = Table(title=plan.run_id, show_header=False)
     equity = f"{outcome.equity_first:,.2f} to {outcome.equity:,.2f}" if outcome.equity is not None else "no price came"
     refused = ", ".join(f"{code} {count}" for code, count in outcome.refused.most_common(5))
@@ -171,7 +175,7 @@ def _report(plan: LivePlan, outcome: LiveOutcome, record: Path | None, *, ours: 
         + (f" ({refused})" if refused else "")
         + (", none sent" if plan.dry_run else ""),
         "Fills": str(outcome.fills),
-        "Alerts": ", ".join(f"{count} {level}" for level, count in sorted(outcome.alerts.items())) or "none",
+        "Alerts": ", ".join(f"{count} {level}" for level, count in sorted(alerts.items())) or "none",
         "Equity": equity,
         "Positions": ", ".join(f"{s} {q:g}" for s, q in sorted(outcome.positions.items()) if q) or "none",
     }

@@ -52,4 +52,9 @@ class LiveConfig(RunConfig):
                 raise ValueError(f"streams of {source.symbols} must have bars or trades, was {source.streams}")
         if self.orders == "venue" and not self.journal:
             raise ValueError('orders = "venue" needs a journal, which knows after a crash what was sent')
+        if self.orders == "venue" and not self.risk.cash_only:
+            raise ValueError(
+                'orders = "venue" needs cash_only = true under [risk]: a spot market lends nothing, and what is bought'
+                " beyond the cash of the account would be paid with what else its owner has there"
+            )
         RunConfig.__post_init__(self)

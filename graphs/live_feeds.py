@@ -1,6 +1,6 @@
 """The live feeds of a config as edges of the graph: recorded on their way in, or replayed from a recording."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,12 +12,12 @@ from csp.impl.wiring import py_push_adapter_def
 from feeds.crypto import CryptoConfig, crypto_feed
 from feeds.events import Bar, Depth, FeedStatus, MacroPoint, NewsItem, Quote, Trade
 from feeds.instruments import Instrument
-from feeds.loop import LoopAdapter
 from feeds.macro_live import macro_feed
 from feeds.news_live import FollowConfig, RssConfig, YahooNewsConfig, news_feed
-from feeds.record import Inputs, ReplayedInputs
+from feeds.record import Inputs
 from feeds.replay import bars_in_memory
 from feeds.streams import by_symbol, together
+from feeds.tap import Tap
 from feeds.times import bar_length
 from feeds.yahoo_live import YahooLiveConfig, yahoo_feed
 from graphs.edges import Feeds
@@ -36,26 +36,6 @@ class _LiveFromHere(PushInputAdapter):  # type: ignore[misc] # csp ships no type
 
 
 _live_from_here = py_push_adapter_def("live_from_here", _LiveFromHere, ts[bool])
-
-
-class Tap:
-    """One adapter of the graph's edge: its outputs are recorded or replayed, and it is made only where it is to run."""
-
-    def __init__(self, name: str, make: Callable[[], LoopAdapter], inputs: Inputs) -> None:
-        self._name, self._make, self._inputs = name, make, inputs
-        self._adapter: LoopAdapter | None = None
-
-    def edge(self, output: str, kind: type) -> Any:
-        return self._inputs.edge(f"{self._name}-{output}", kind, lambda: self._running().edge(output))
-
-    def send(self, port: str, edge: Any) -> None:
-        """Hand the ticks of `edge` to the adapter; in a replay there is nobody to hear them."""
-        if not isinstance(self._inputs, ReplayedInputs):
-            self._running().send(port, edge)
-
-    def _running(self) -> LoopAdapter:
-        self._adapter = self._adapter or self._make()
-        return self._adapter
 
 
 @dataclass(slots=True)

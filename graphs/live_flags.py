@@ -7,8 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from configs.load import ConfigError, load
-from graphs.flags import ROOT, named_files, registry
+from configs.load import ConfigError
+from graphs.config import BacktestConfig
+from graphs.flags import ROOT, named_files, read, registry
 from graphs.live_config import LiveConfig
 
 PROGRAM = "run_live.py"
@@ -67,7 +68,7 @@ def parse(argv: Sequence[str]) -> LiveArguments:
         arguments = tyro.cli(
             LiveArguments,
             args=list(argv),
-            default=LiveArguments(config=load(LiveConfig, path)),
+            default=LiveArguments(config=read(LiveConfig, path, lambda: BacktestConfig, "run_backtest.py")),
             prog=PROGRAM,
             description=_DESCRIPTION,
             registry=registry(),

@@ -8,6 +8,7 @@ import csp
 from csp import ts
 
 from brokers.events import Fill, OrderRequest, OrderState, OrderUpdate
+from brokers.figures import passed
 from feeds.clock import utc_now
 from graphs.edges import AccountStreams
 from nodes.events import Alert, PositionUpdate, RiskAction, RiskActionKind
@@ -57,7 +58,7 @@ def _count(
     if csp.ticked(alert):
         outcome.alerts[alert.level.name] += 1
     if csp.ticked(risk) and risk.kind is RiskActionKind.EMERGENCY_STOP:
-        outcome.halted = f"{risk.code} was {risk.value:.4f} at {csp.now()}, the limit {risk.limit:.4f}"
+        outcome.halted = passed(risk.code, risk.value, risk.limit, csp.now())
     if csp.ticked(equity):
         if outcome.equity_first is None:
             outcome.equity_first = equity

@@ -74,7 +74,7 @@ def prepare(
     if not streamed(config):
         raise ConfigError("there is no market feed: want [[crypto]] or [[yahoo]] in the config")
     _check_files(config)
-    halted = Path(config.journal).exists() and open_halt(config) is not None
+    halted = not dry_run and Path(config.journal).exists() and open_halt(config) is not None
     _ask_for_money(config, dry_run=dry_run, live_money=live_money, confirm=confirm)
     if config.orders == "venue" and not dry_run:
         keys(config.venue.at)  # what is not there would else be told only once the venue is reached
@@ -86,7 +86,10 @@ def prepare(
     plugins = {s.name: tuple(load_plugin(name) for name in s.signals.plugins) for s in trading.strategies}
     warm = _history(config, patient)
     run_id = f"{config.name}-{utc_now():%Y%m%dT%H%M%S}"
-    journal, opening, run_id = _account(config, trading, run_id, dry_run=dry_run, patient=patient)
+    if dry_run:
+        journal, (opening, halted) = None, _as_it_stands(config, trading, say)
+    else:
+        journal, opening, run_id = _account(config, trading, run_id, patient)
     if journal is not None:  # until now another run may have had the account, and a person may have reset it
         halted = journal.open_halt() is not None
     plan = LivePlan(
@@ -113,6 +116,7 @@ def trading_of(config: LiveConfig, instruments: tuple[Instrument, ...]) -> Tradi
         currency=config.currency,
         cost_basis=config.cost_basis,
         risk=config.risk,
+        forecast=config.forecast,
     )
 
 
@@ -200,11 +204,28 @@ def _flat(by_symbol: dict[str, list[Bar]]) -> list[Bar]:
     return [bar for bars in by_symbol.values() for bar in bars]
 
 
+def _as_it_stands(config: LiveConfig, trading: TradingConfig, say: Say) -> tuple[Opening | None, bool]:
+    """What a run would start with, and whether it would be halted, by the journal alone; nothing is changed, and the
+    account may be another run's."""
+    if not config.journal or not Path(config.journal).exists():
+        return None, False
+    with Journal(config.journal, copy=True) as journal:
+        halted, open_orders = journal.open_halt() is not None, len(journal.open_orders())
+        try:
+            opening = paper_opening(journal, trading.instruments, config.initial_cash, config.cost_basis)
+        except ReconcileError as exc:
+            raise ConfigError(str(exc)) from None
+    if config.orders == "venue":
+        left = f", but for {open_orders} orders that may work there" if open_orders else ""
+        say(f"a dry run begins with what the journal holds{left}: {config.venue.at.name} is not asked for the account")
+    return opening, halted
+
+
 def _account(
-    config: LiveConfig, trading: TradingConfig, run_id: str, *, dry_run: bool, patient: _Patience
+    config: LiveConfig, trading: TradingConfig, run_id: str, patient: _Patience
 ) -> tuple[Journal | None, Opening | None, str]:
     """Take the account for this run, and see what it starts with, and what it is called."""
-    if not config.journal or dry_run:
+    if not config.journal:
         return None, None, run_id
     at_venue = config.orders == "venue"
     life = f"{config.venue.at.name} {'live' if config.venue.real_money else 'test'}" if at_venue else "paper"
@@ -240,6 +261,8 @@ def unused(run_id: str, journal: Journal) -> str:
 async def _settled(config: LiveConfig, trading: TradingConfig, journal: Journal) -> Opening:
     """What the account starts with, once journal and venue agree."""
     venue = config.venue
-    found = ReconcileConfig(initial_cash=config.initial_cash, strays=venue.strays, method=config.cost_basis)
+    found = ReconcileConfig(
+        initial_cash=config.initial_cash, working=venue.working, strays=venue.strays, method=config.cost_basis
+    )
     settling = SettleConfig(found=found, recv_window_ms=venue.recv_window_ms)
     return await settle(venue.at, journal, settling, trading.instruments, seed=venue.seed)

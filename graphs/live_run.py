@@ -1,6 +1,7 @@
 """A live run, and its replay: the same graph, from the same inputs, compared byte for byte."""
 
 import gc
+import platform
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +14,9 @@ from configs.load import ConfigError, build, listed, plain
 from feeds.errors import DataError
 from feeds.instruments import Instrument
 from feeds.record import Inputs, Recorder, RecordingInputs, ReplayedInputs
-from feeds.recording import Comparison, compare, complete_before, read_manifest, write_manifest
+from feeds.recording import Comparison, check_unchanged, compare, complete_before, read_manifest, write_manifest
 from graphs.checks import load_plugin
-from graphs.live import OUTCOMES, Edge, LivePlan, System, live_graph
+from graphs.live import OUTCOMES, Ends, LivePlan, System, live_graph
 from graphs.live_config import LiveConfig
 from graphs.live_outcome import LiveOutcome
 from graphs.live_plan import Prepared, trading_of
@@ -24,7 +25,7 @@ from graphs.version import code_version
 
 _GRAPH = 1  # of what the manifest says beside the format of the streams
 _FAR = datetime(2200, 1, 1)  # a live run ends when it is stopped
-_PACKAGES = ("csp", "numpy", "pyarrow", "ccxt")
+_PACKAGES = ("csp", "numpy", "pyarrow", "ccxt", "pandas", "pandas-market-calendars")
 
 
 class Stop(Protocol):
@@ -67,9 +68,9 @@ def run(
     recorder = None if record is None else Recorder(record)
     inputs = Inputs() if recorder is None else RecordingInputs(recorder)
     journal = "" if ready.journal is None else plan.config.journal
-    edge = Edge(inputs=inputs, stop=stop.edge, warm=ready.warm, recorder=recorder, journal=journal, show=show)
+    ends = Ends(inputs=inputs, stop=stop.edge, warm=ready.warm, recorder=recorder, journal=journal, show=show)
     window = {"starttime": plan.start, "endtime": _FAR}
-    graph = csp.build_graph(live_graph, plan, edge, system, **window)
+    graph = csp.build_graph(live_graph, plan, ends, system, **window)
     kept = manifest(plan)
     if record is not None:
         write_manifest(record, kept)
@@ -81,17 +82,19 @@ def run(
     try:
         csp.run(graph, realtime=True, **window)
     except KeyboardInterrupt:
-        edge.outcome.at_once = True
+        ends.outcome.at_once = True
     finally:
         stop.running = False
         gc.unfreeze()
     if record is not None and recorder is not None:
-        ended = "stop" if edge.outcome.settled is not None else "at once"
+        ended = "stop" if ends.outcome.settled is not None else "at once"
         write_manifest(record, kept | {"ended": ended, "end_ns": recorder.last_ns, "counts": recorder.counts})
-    return edge.outcome
+    return ends.outcome
 
 
-def replay(root: Path, out: Path, *, show: bool = False, system: System = trading_system) -> Comparison:
+def replay(
+    root: Path, out: Path, *, show: bool = False, system: System = trading_system, changed: bool = False
+) -> Comparison:
     """Run the graph of a recording again, from its inputs alone, and compare what comes out.
 
     A run that was killed is compared strictly before the last instant up to which all of its streams are complete.
@@ -100,22 +103,25 @@ def replay(root: Path, out: Path, *, show: bool = False, system: System = tradin
         root: of the recording.
         out: where the replay is recorded in turn.
         system: what traded in it; the recording does not know, and tells only by being another.
+        changed: its inputs may be others than were recorded.
 
     Raises:
-        DataError: it is no recording, is damaged, or was made by another version.
+        DataError: it is no recording, is damaged or was changed, or was made by another version.
         ConfigError: its config cannot be wired, such as a plugin that is not there.
         RecordingError: `out` cannot be written.
     """
     kept = read_manifest(root)
     plan = plan_of(kept, root)
+    if not changed:
+        check_unchanged(root, "inputs")
     claim(out)
     before_ns = complete_before(root)
     end_ns = int(kept["end_ns"]) if before_ns is None else before_ns
     inputs = ReplayedInputs(root, before_ns)
     recorder = Recorder(out)
-    edge = Edge(inputs=inputs, stop=_never_made, recorder=recorder, show=show)
+    ends = Ends(inputs=inputs, stop=_never_made, recorder=recorder, show=show)
     window = {"starttime": plan.start, "endtime": _after(end_ns)}
-    graph = csp.build_graph(live_graph, plan, edge, system, **window)
+    graph = csp.build_graph(live_graph, plan, ends, system, **window)
     unused = inputs.unused()
     if unused:
         raise DataError(f"{root} holds inputs that this graph does not have: {', '.join(unused)}")
@@ -137,8 +143,21 @@ def manifest(plan: LivePlan) -> dict[str, Any]:
         "duration_s": plan.duration_s,
         "dry_run": plan.dry_run,
         "code": code_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
+
+
+def other_versions(root: Path) -> str:
+    """What a recording was made with, where other versions run now; "" where they are the same.
+
+    Raises:
+        DataError: it is no recording.
+    """
+    kept = read_manifest(root)
+    packages, now = kept.get("packages", {}), {"python": platform.python_version()}
+    now |= {name: version(name) for name in _PACKAGES if name in packages}
+    pairs = [("code", kept.get("code"), code_version()), *((name, packages.get(name), now[name]) for name in now)]
+    return ", ".join(f"{name} {was}, now {runs}" for name, was, runs in pairs if was not in (None, runs))
 
 
 def plan_of(kept: dict[str, Any], root: Path) -> LivePlan:

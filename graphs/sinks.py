@@ -11,9 +11,11 @@ from csp import ts
 from csp.adapters.parquet import ParquetOutputConfig, ParquetWriter
 
 from brokers.events import NEVER, Fill, OrderRequest, OrderState, OrderType, OrderUpdate, TimeInForce
+from brokers.figures import passed
 from brokers.orders import ENDED
 from graphs.edges import AccountStreams, Streams
-from nodes.events import Alert, RiskAction, RiskActionKind, Signal, TargetPosition
+from nodes.events import Alert, Forecast, RiskAction, RiskActionKind, Signal, TargetPosition
+from nodes.forecast import LEVELS
 
 T = TypeVar("T")
 
@@ -112,11 +114,12 @@ def _risk(action: RiskAction) -> str:
         return f"{action.kind.name}: asked to stop, nothing new is sent; what works {works}"
     whom = "".join(f" {name}" for name in (action.symbol, action.strategy) if name)
     until = f" until {action.until}" if action.until < NEVER else ""
-    return f"{action.kind.name}{whom}{until}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}"
+    return f"{action.kind.name}{whom}{until}: {passed(action.code, action.value, action.limit)}"
 
 
 def _alert(alert: Alert) -> str:
-    return f"{alert.level.name} {alert.message} [{alert.source}]"
+    source = "" if alert.message.startswith(alert.source) else f" [{alert.source}]"
+    return f"{alert.level.name} {alert.message}{source}"
 
 
 _WORDS: dict[type, Callable[[Any], str]] = {
@@ -196,6 +199,11 @@ def record_streams(streams: AccountStreams, folder: Path) -> None:
             "reason": update.reason,
         },
     )
+    forecast = streams.forecasts if isinstance(streams, Streams) else None
+    if forecast is not None:
+        levels = {f"q{level * 100:02.0f}": _quantile(forecast, n) for n, level in enumerate(LEVELS)}
+        names = ("symbol", "asof", "mean", "volatility", "probability_up", "entropy", "surprise", "token")
+        _write(folder / "forecasts.parquet", {name: getattr(forecast, name) for name in names} | levels)
     shares = streams.strategy_fills if isinstance(streams, Streams) else None
     if shares is not None:
         _write(
@@ -235,6 +243,12 @@ def record_streams(streams: AccountStreams, folder: Path) -> None:
             "gross_exposure": csp.sample(streams.equity, streams.gross_exposure),
         },
     )
+
+
+@csp.node
+def _quantile(forecast: ts[Forecast], n: int) -> ts[float]:
+    if csp.ticked(forecast):
+        return float(forecast.quantiles[n])
 
 
 def record_signals(streams: Streams, folder: Path) -> None:

@@ -1,7 +1,7 @@
 """THE graph: the same in replay, on paper and live. Only what it is given differs."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,15 +14,16 @@ from configs.load import ConfigError
 from feeds.events import Bar, Trade
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE, by_symbol, together
-from graphs.account import Account
+from graphs.account import Account, once_connected
 from graphs.config import MAIN, StrategyConfig, TradingConfig
 from graphs.edges import AccountStreams, Feeds, Streams, Venue
+from graphs.forecasting import price_forecasts
 from nodes.adaptive import adaptive_signal, market_state
 from nodes.alerts import price_change_alert
 from nodes.allocation import allocate, net_target
 from nodes.events import Alert, MarketState, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
+from nodes.forecast import ForecastConfig, expected_volatility, forecast_signal
 from nodes.fuse import check_names, fuse_signals
-from nodes.hold import hold_until_live
 from nodes.macro import macro_signal
 from nodes.news import news_signal
 from nodes.orders import generate_orders
@@ -70,9 +71,14 @@ def trading_system(
         actions: what others ask of everyone, beside the risk monitor; such as a person who stops the run.
 
     Raises:
-        ConfigError: no source of signals, or a fuse weight that names none.
+        ConfigError: no source of signals, a fuse weight that names none, or a price model that cannot be used.
     """
-    account, said = Account(feeds, config, opening), _Said()
+    said = _Said()
+    if not feeds.forecasts:
+        told = price_forecasts(feeds, config)
+        feeds = replace(feeds, forecasts=told.by_symbol)
+        said.alerts += told.alerts
+    account = Account(feeds, config, opening)
     wire = _alone if _is_alone(config) else _netted
     wanted = wire(feeds, config, account, said, plugins or {}, halted)
     orders = [
@@ -85,6 +91,8 @@ def trading_system(
             run_id,
             csp.null_ts(CorporateAction) if feeds.corporate_actions is None else feeds.corporate_actions,
             opening,
+            account.again,
+            config.risk.cash_only,
         )
         for instrument in config.instruments
     ]
@@ -101,6 +109,7 @@ def trading_system(
         signals=together(said.signals),
         final_signals=together(said.final),
         targets=together(list(wanted.targets.values())),
+        forecasts=together(list(feeds.forecasts.values())) if feeds.forecasts else None,
         strategy_fills=None if wanted.share is None else wanted.share(done),
     )
 
@@ -228,7 +237,7 @@ def _targets(
     for instrument in config.instruments:
         symbol = instrument.symbol
         close, sizing = account.closes[symbol], strategy.sizing
-        opinion = _opinions(feeds, instrument, strategy, extra)
+        opinion = _opinions(feeds, instrument, strategy, config.forecast, extra)
         said.signals += opinion.signals
         said.alerts += opinion.alerts
         fused = fuse_signals(opinion.signals, opinion.state, symbol, strategy.fuse)
@@ -238,7 +247,7 @@ def _targets(
         said.final.append(fused)
         volatility = kelly = csp.null_ts(float)
         if sizing.mode == "volatility":
-            volatility = annual_volatility(close, sizing.volatility_window)
+            volatility = _volatility(feeds, symbol, close, strategy)
         elif sizing.mode == "kelly":
             kelly = kelly_fraction(fused, close, sizing.kelly_window)
         wanted = account.wanted[symbol]
@@ -253,15 +262,18 @@ def _targets(
             held=wanted if alone else 0.0,
             decide=not alone and wanted != 0.0,  # it is nobody's yet
         )
-        targets[symbol] = _once_connected(target, symbol, feeds)
+        targets[symbol] = once_connected(target, symbol, feeds)
     return targets
 
 
-def _once_connected(target: ts[TargetPosition], symbol: str, feeds: Feeds) -> ts[TargetPosition]:
-    """Live, nothing is wanted of a symbol before each feed that it needs has delivered."""
-    if feeds.live is None or feeds.status is None:
-        return target
-    return hold_until_live(target, feeds.live, feeds.status, symbol, feeds.required.get(symbol, ()))
+def _volatility(feeds: Feeds, symbol: str, close: ts[float], strategy: StrategyConfig) -> ts[float]:
+    """What sizing goes by."""
+    sizing = strategy.sizing
+    realised = annual_volatility(close, sizing.volatility_window)
+    if sizing.volatility_from == "realised" or symbol not in feeds.forecasts:
+        return realised
+    length = feeds.bar_lengths[symbol]
+    return expected_volatility(feeds.forecasts[symbol], close, realised, length, sizing.volatility_window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +284,11 @@ class _Opinions:
 
 
 def _opinions(
-    feeds: Feeds, instrument: Instrument, strategy: StrategyConfig, plugins: tuple[SignalPlugin, ...]
+    feeds: Feeds,
+    instrument: Instrument,
+    strategy: StrategyConfig,
+    forecast: ForecastConfig,
+    plugins: tuple[SignalPlugin, ...],
 ) -> _Opinions:
     """Every source of signals about one symbol."""
     symbol = instrument.symbol
@@ -292,6 +308,9 @@ def _opinions(
         adaptive = adaptive_signal(bar.close, bar.volume, state, symbol, strategy.signals.adaptive)
         signals.append(adaptive.signal)
         alerts.append(adaptive.alert)
+    if "forecast" in use and symbol in feeds.forecasts:
+        round_trip = 2e-4 * instrument.taker_bps
+        signals.append(forecast_signal(feeds.forecasts[symbol], forecast, feeds.bar_lengths[symbol], round_trip))
     if "macro" in use and feeds.macro is not None:
         signals.append(macro_signal(feeds.macro, symbol, strategy.signals.macro))
     if "news" in use and feeds.news is not None:
@@ -309,7 +328,7 @@ def _opinions(
 
 def _source_names(feeds: Feeds, strategy: StrategyConfig) -> list[str]:
     """What the signals in use call themselves."""
-    names: list[str] = [name for name in ("adaptive", "macro", "news") if name in strategy.signals.use]
+    names: list[str] = [name for name in ("adaptive", "forecast", "macro", "news") if name in strategy.signals.use]
     if "technical" in strategy.signals.use:
         suffixes = ["", *(f"@{length}" for _, length in feeds.slower_bars)]
         names += [rule + suffix for rule in strategy.signals.technical.enabled for suffix in suffixes]

@@ -5,17 +5,15 @@ from datetime import datetime
 import csp
 from csp import ts
 
-from brokers.events import CorporateAction, Fill, OrderRequest, OrderState, OrderType, OrderUpdate
+from brokers.events import CorporateAction, Fill, OrderRequest, OrderState, OrderUpdate
 from brokers.opening import Opening
 from brokers.orders import ENDED
 from brokers.units import split_ratio
-from feeds.events import Side
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE
 from nodes.events import RiskAction, RiskActionKind
 from nodes.orders import Flight
 
-_BUY, _SELL, _MARKET = Side.BUY, Side.SELL, OrderType.MARKET
 _STOP, _HALT_SYMBOL = RiskActionKind.EMERGENCY_STOP, RiskActionKind.HALT_SYMBOL
 _REJECTED = OrderState.REJECTED
 
@@ -26,6 +24,7 @@ def _close_out(
     fill: ts[Fill],
     update: ts[OrderUpdate],
     corporate: ts[CorporateAction],
+    again: ts[list[str]],
     instrument: Instrument,
     flatten: bool,
     run_id: str,
@@ -37,7 +36,7 @@ def _close_out(
         s_until: datetime | None = None
         s_count = 0
 
-    waits = False
+    waits = csp.ticked(again) and instrument.symbol not in again and not csp.ticked(fill, action)
     if csp.ticked(corporate) and corporate.symbol == instrument.symbol:
         s_flight.split(split_ratio(corporate.split))
         waits = s_flight.coming != 0  # for the venue, which takes back what works
@@ -58,15 +57,7 @@ def _close_out(
         lots = s_flight.missing(0)
         if lots * s_flight.units < 0:  # more may be on its way than is left: it finds nothing to do
             s_count += 1
-            order_id = f"{run_id}-{instrument.symbol}-close-{s_count}"
-            return OrderRequest(
-                order_id=order_id,
-                symbol=instrument.symbol,
-                side=_BUY if lots > 0 else _SELL,
-                order_type=_MARKET,
-                quantity=s_flight.sent(order_id, lots, closes=True),
-                reduce_only=True,
-            )
+            return s_flight.order(f"{run_id}-{instrument.symbol}-close-{s_count}", lots, closes=True)
 
 
 def close_out(
@@ -78,6 +69,7 @@ def close_out(
     run_id: str,
     corporate: ts[CorporateAction] | None = None,
     opening: Opening | None = None,
+    again: ts[list[str]] | None = None,
 ) -> ts[OrderRequest]:
     """Close the position of one symbol when risk stops the account or halts the symbol.
 
@@ -93,15 +85,18 @@ def close_out(
         run_id: first part of the ids of its orders; the rest is the symbol, "close" and a counter.
         corporate: splits, of all symbols; what is held counts in new units a microsecond later, as in the books.
         opening: what is held at the start.
+        again: symbols of which an order was refused for a reason that has ended since.
 
     Ticks:
         A reduce-only market order for what is held, in whole lots, and not yet being closed. One that the gate or the
-        venue refuses is not repeated before the next fill or action: the refusal is an alert, and a person has to look.
-        One that a split takes back is sent again in the new units.
+        venue refuses is not repeated before the next fill, action or `again` of this symbol: the refusal is an alert,
+        and where its reason does not end by itself a person has to look. One that a split takes back is sent again in
+        the new units.
 
     Raises:
         ValueError: a fill that is no multiple of the lot, or an opening off the steps of the instrument.
     """
     splits = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
-    orders: ts[OrderRequest] = _close_out(action, fill, update, splits, instrument, flatten, run_id, opening)
+    asked = csp.null_ts(list[str]) if again is None else again
+    orders: ts[OrderRequest] = _close_out(action, fill, update, splits, asked, instrument, flatten, run_id, opening)
     return orders

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 import csp
+from csp.typing import NumpyNDArray
 
 from brokers.events import NEVER
 from feeds.events import Session, Side
@@ -17,6 +18,31 @@ class Signal(csp.Struct, strict=True):
     confidence: float  # [0, 1]
     horizon_s: float  # its weight decays with this time constant
     asof: datetime  # engine time of the data it rests on
+
+
+class TokenFrame(csp.Struct, strict=True):
+    """One bar as a token of each price model."""
+
+    symbol: str
+    asof: datetime  # engine time of the bar
+    tokens: list[int]  # a code of each model's tokenizer, in the order of the config
+    hour: int  # of the week at the bar's close, UTC; Monday 00:00 is 0
+    scale: float  # what the next bar's log return is measured by
+    missing: int  # bars that should have come since the one before, counted up to one more than the models bridge
+
+
+class Forecast(csp.Struct, strict=True):
+    """The distribution of the next bar's log return, close to close, and how likely the bar that just came was."""
+
+    symbol: str
+    asof: datetime  # engine time of the last bar that the models have seen
+    mean: float  # log return
+    volatility: float  # its standard deviation
+    quantiles: NumpyNDArray[float]  # of the log return, at the config's levels
+    probability_up: float  # of a log return above 0; half of what is exactly 0 counts
+    entropy: float  # bits of the next token; of several models the mean
+    surprise: float  # bits of the bar that just came, -log2 of its probability, likewise; NaN where it had none
+    token: int  # of the bar that just came, of the first model
 
 
 class TargetPosition(csp.Struct, strict=True):

@@ -7,15 +7,15 @@ from feeds.events import FeedState, FeedStatus
 from nodes.events import Alert, AlertLevel
 
 # Bound once: looking a member up on its class costs more than comparing it.
-_LAGGING, _STALE, _GAP = FeedState.LAGGING, FeedState.STALE, FeedState.GAP
+_LAGGING, _STALE, _GAP, _DROPPED = FeedState.LAGGING, FeedState.STALE, FeedState.GAP, FeedState.DROPPED
 _INFO, _WARNING, _ALERT = AlertLevel.INFO, AlertLevel.WARNING, AlertLevel.ALERT
 
 
 class FeedStates:
     """Which feeds can be relied upon, by symbol. What a feed says of all its symbols replaces what it said of each.
 
-    STALE and GAP make a feed unreliable, CONNECTED and RECOVERED end that. LAGGING changes nothing: what is late is
-    there.
+    STALE and GAP make a feed unreliable, CONNECTED and RECOVERED end that. LAGGING and DROPPED change nothing: what is
+    late is there, and what cannot be is not missed.
     """
 
     __slots__ = ("_last", "unreliable")
@@ -25,7 +25,7 @@ class FeedStates:
         self.unreliable = False  # some feed is, for some symbol
 
     def heard(self, status: FeedStatus) -> None:
-        if status.state is _LAGGING:
+        if status.state is _LAGGING or status.state is _DROPPED:
             return
         if status.symbol:
             self._last.setdefault(status.feed, {})[status.symbol] = status
@@ -48,8 +48,8 @@ def _unreliable(status: FeedStatus) -> bool:
 
 @csp.node
 def status_alert(status: ts[FeedStatus]) -> ts[Alert]:
-    """Say how a feed is doing: ALERT where it is silent or something is missing, WARNING where it is late, INFO where
-    it is well.
+    """Say how a feed is doing: ALERT where it is silent or something is missing, WARNING where it is late or what
+    it brought was dropped, INFO where it is well.
 
     Args:
         status: of any feed.
@@ -59,9 +59,11 @@ def status_alert(status: ts[FeedStatus]) -> ts[Alert]:
     """
     if csp.ticked(status):
         state = status.state
-        level = _ALERT if state is _STALE or state is _GAP else _WARNING if state is _LAGGING else _INFO
+        wrong = state is _LAGGING or state is _DROPPED
+        level = _ALERT if state is _STALE or state is _GAP else _WARNING if wrong else _INFO
         whom = f" {status.symbol}" if status.symbol else ""
-        told = f": {status.detail}" if status.detail else ""
+        detail = status.detail.removeprefix(f"{status.symbol}: ")  # an error names whom it is about, as the status does
+        told = f": {detail}" if detail else ""
         return Alert(
             level=level,
             source=status.feed,

@@ -10,7 +10,7 @@ from csp import ts
 from brokers.events import NEVER, CancelRequest, CorporateAction, Fill, OrderRequest, OrderState, OrderUpdate
 from brokers.opening import Opening
 from brokers.units import split_ratio
-from feeds.events import FeedStatus
+from feeds.events import FeedState, FeedStatus
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE
 from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind
@@ -29,6 +29,9 @@ _STOP, _REDUCE, _HALT_SYMBOL = (
 )
 _WIND_DOWN = RiskActionKind.WIND_DOWN
 _INFO, _WARNING, _ALERT, _CRITICAL = AlertLevel.INFO, AlertLevel.WARNING, AlertLevel.ALERT, AlertLevel.CRITICAL
+_UP = (FeedState.CONNECTED, FeedState.RECOVERED)
+_PASSING = ("stale_feed", "reducing")  # codes of refusals that end with the state that was their reason
+_LINE_DOWN = ("venue_down", "not_sent")  # a venue's own, of orders that did not reach it: its feed tells when they can
 _SECOND = timedelta(seconds=1)
 _BEFORE_ALL = datetime.min  # noqa: DTZ901 - naive UTC, as all times here
 
@@ -57,9 +60,12 @@ class Cancels:
 
 
 class Gate:
-    """What the node below knows. It collects alerts and cancels until the node takes them."""
+    """What the node below knows. It collects alerts, cancels and symbols to ask again until the node takes them."""
 
-    __slots__ = ("_config", "alerts", "cancels", "checks", "exposure", "hold", "reducing_until", "requests", "state")
+    __slots__ = (
+        "_config", "_told_at", "_up_at", "_waiting", "again", "alerts", "cancels", "checks", "exposure", "hold",
+        "reducing_until", "requests", "state",
+    )  # fmt: skip
 
     def __init__(
         self, instruments: tuple[Instrument, ...], config: RiskConfig, *, halted: bool, opening: Opening | None
@@ -73,6 +79,10 @@ class Gate:
         self.state = _HALTED if halted else _ACTIVE
         self.alerts: list[Alert] = []
         self.requests: list[CancelRequest] = []
+        self.again: list[str] = []
+        self._waiting: dict[str, str] = {}  # by symbol, the code of a refusal that may end
+        self._up_at = _BEFORE_ALL  # when a feed last came back
+        self._told_at: dict[str, datetime] = {}  # by symbol, when it last was to be asked for again
         if halted:
             count = self._take_back("")  # what a run that was killed had not cancelled yet
             message = "trading is HALTED from the start: no person has reset an earlier stop"
@@ -92,12 +102,25 @@ class Gate:
         if wrong:
             self.say(_CRITICAL, fill.symbol, wrong, fill.quantity)
 
-    def updated(self, update: OrderUpdate) -> None:
+    def updated(self, update: OrderUpdate, now: datetime) -> None:
         if update.state is _REJECTED and update.code in CODES:
             return  # the gate's own refusal: where its id was used before, the order that has it goes on
+        sent = self.exposure.orders.get(update.order_id)
         wrong = self.exposure.updated(update)
         if wrong:
             self.say(_CRITICAL, update.symbol, wrong, update.remaining)
+        if update.state is _REJECTED and update.code in _LINE_DOWN:
+            if sent is not None:
+                self.checks.unsent(sent)
+            self._waiting[update.symbol] = update.code
+            if self._up_at == now and self._told_at.get(update.symbol) != now:
+                self._ask_again(update.symbol, now)  # the feed's word came in a cycle before, and was told after it
+
+    def heard(self, status: FeedStatus, now: datetime) -> None:
+        self.checks.feeds.heard(status)
+        if status.state in _UP:
+            self._up_at = now
+            self._ask_again(status.symbol, now)
 
     def split(self, action: CorporateAction) -> None:
         holding = self.exposure.holdings.get(action.symbol)
@@ -130,6 +153,7 @@ class Gate:
             self.state = _ACTIVE
             hold_s = self._config.reduce_hold_s
             self.say(_INFO, "", f"trading is ACTIVE again, {hold_s:g} s after the last reduction", hold_s)
+            self._ask_again("", now)
 
     def take_cancel(self, request: CancelRequest, now: datetime) -> None:
         order_id, symbol = request.order_id, request.symbol
@@ -150,10 +174,23 @@ class Gate:
 
     def refuse(self, order: OrderRequest, refusal: Refusal) -> OrderUpdate:
         code, reason = refusal
+        if code in _PASSING:
+            self._waiting[order.symbol] = code
         self.say(_WARNING, order.symbol, f"order {order.order_id} refused ({code}): {reason}", order.quantity)
         return OrderUpdate(
             order_id=order.order_id, symbol=order.symbol, state=_REJECTED, remaining=0.0, code=code, reason=reason
         )
+
+    def _ask_again(self, symbol: str, now: datetime) -> None:
+        """Let those be asked for again, of a symbol or of all, that were refused for a reason that has ended."""
+        if self.checks.stopping:
+            return
+        for waiting, code in list(self._waiting.items()):
+            reduced = code not in _LINE_DOWN and self.state is _REDUCING
+            if symbol in ("", waiting) and not reduced and self.checks.feeds.fault(waiting) is None:
+                del self._waiting[waiting]
+                self._told_at[waiting] = now
+                self.again.append(waiting)
 
     def _halt(self, action: RiskAction, now: datetime) -> None:
         symbol, until = action.symbol, action.until
@@ -205,6 +242,7 @@ def _gate(
     cancel=ts[list[CancelRequest]],
     alert=ts[list[Alert]],
     state=ts[TradingState],
+    again=ts[list[str]],
 ):
     """`risk_filter`, with the alerts of a cycle in a list."""
     with csp.alarms():
@@ -226,13 +264,13 @@ def _gate(
         csp.schedule_alarm(a_start, timedelta(), True)
 
     if csp.ticked(status):
-        s_checks.feeds.heard(status)
+        s_gate.heard(status, csp.now())
     if csp.ticked(corporate):
         s_gate.split(corporate)
     if csp.ticked(fill):
         s_gate.filled(fill)
     if csp.ticked(update):
-        s_gate.updated(update)
+        s_gate.updated(update, csp.now())
     if csp.ticked(a_resume):
         s_gate.resume(csp.now())
     if csp.ticked(action):
@@ -273,6 +311,9 @@ def _gate(
     if s_gate.requests:
         csp.output(cancel=s_gate.requests)
         s_gate.requests = []
+    if s_gate.again:
+        csp.output(again=s_gate.again)
+        s_gate.again = []
     if s_gate.alerts:
         csp.output(alert=s_gate.alerts)
         s_gate.alerts = []
@@ -301,6 +342,7 @@ def risk_filter(
     cancel=ts[list[CancelRequest]],
     alert=ts[Alert],
     state=ts[TradingState],
+    again=ts[list[str]],
 ):
     """Let an order pass, or refuse it with a stable code and a sentence. docs/concepts/risk.md tells every rule.
 
@@ -328,7 +370,8 @@ def risk_filter(
     Ticks:
         `approved` or `refused` in the order's own cycle, never both. `cancel` with the strategies' cancels, and with
         what a stop or halt takes back. `alert` with every refusal, every change of state, and whatever venue and gate
-        disagree about. `state` at the start and on change.
+        disagree about. `state` at the start and on change. `again` with the symbols of which an order was refused, or
+        did not reach the venue, for a reason that has just ended, each once.
 
     Raises:
         ValueError: a fill of another symbol, or of no whole number of lots; an opening of another symbol, or off its
@@ -346,4 +389,5 @@ def risk_filter(
         cancel=passed.cancel,
         alert=csp.unroll(passed.alert),
         state=passed.state,
+        again=passed.again,
     )

@@ -3,10 +3,11 @@
 import csp
 from csp import ts
 
+from brokers.figures import passed
 from brokers.journal import Journal
 from nodes.events import RiskAction, RiskActionKind
 
-_STOP = RiskActionKind.EMERGENCY_STOP
+_STOP, _HALT_SYMBOL = RiskActionKind.EMERGENCY_STOP, RiskActionKind.HALT_SYMBOL
 
 
 @csp.node
@@ -34,9 +35,25 @@ def keep_halt(action: ts[RiskAction], equity: ts[float], journal_path: str) -> N
     if csp.ticked(action) and action.kind is _STOP:
         s_journal.halt(
             action.code,
-            f"{action.code} is {action.value:.4f}, the limit {action.limit:.4f}",
+            passed(action.code, action.value, action.limit),
             csp.now(),
             value=action.value,
             limit=action.limit,
             equity=equity if csp.valid(equity) else float("nan"),
         )
+
+
+@csp.node
+def close_halted(price: ts[float], symbol: str, held: float) -> ts[RiskAction]:
+    """Ask for the end of what an earlier EMERGENCY_STOP has left of one symbol, where nobody has reset the stop.
+
+    Args:
+        price: of the symbol; without one no order can be judged.
+        held: of it at the start, base units or contracts.
+
+    Ticks:
+        HALT_SYMBOL without an end, with the first price.
+    """
+    if csp.ticked(price):
+        csp.make_passive(price)
+        return RiskAction(kind=_HALT_SYMBOL, code="halted_position", value=held, limit=0.0, symbol=symbol)

@@ -1,35 +1,38 @@
-"""Targets that history made are kept back until the run is live and its feeds deliver."""
+"""What is wanted of a symbol is kept back until the run is live and its feeds deliver."""
+
+from typing import TypeVar
 
 import csp
 from csp import ts
 
 from feeds.events import FeedState, FeedStatus
-from nodes.events import TargetPosition
 from nodes.feed_status import FeedStates
+
+T = TypeVar("T")
 
 _UP = (FeedState.CONNECTED, FeedState.RECOVERED)
 
 
 @csp.node
 def hold_until_live(
-    target: ts[TargetPosition],
+    wanted: ts[T],
     live: ts[bool],
     status: ts[FeedStatus],
     symbol: str,
     feeds: tuple[str, ...],
-) -> ts[TargetPosition]:
-    """Let no target of one symbol pass before its market is there; from then on the gate alone judges its feeds.
+) -> ts[T]:
+    """Let nothing be wanted of one symbol before its market is there; from then on the gate alone judges its feeds.
 
     Args:
-        target: what a strategy wants of this symbol, in history and live.
+        wanted: what a strategy, or risk, wants of this symbol, in history and live.
         live: ticks once, when history is over.
         status: of live feeds, all of them.
-        symbol: whose target it is.
+        symbol: of which it is wanted.
         feeds: the names of the feeds that the symbol cannot be traded without.
 
     Ticks:
         Once `live` has ticked and each of `feeds` has been CONNECTED or RECOVERED for the symbol, and is not STALE nor
-        has a GAP: with the latest target, where there is one, and then with every target.
+        has a GAP: with the latest of `wanted`, where there is one, and then with every one.
     """
     with csp.state():
         s_states = FeedStates()
@@ -47,5 +50,5 @@ def hold_until_live(
             s_open = True
             csp.make_passive(live)
             csp.make_passive(status)
-    if s_open and csp.valid(target):
-        csp.output(target)
+    if s_open and csp.valid(wanted):
+        csp.output(wanted)

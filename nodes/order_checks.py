@@ -8,6 +8,7 @@ from collections import deque
 from datetime import datetime, timedelta
 
 from brokers.events import OrderRequest, OrderType
+from brokers.figures import apart
 from feeds.events import Session
 from feeds.instruments import Instrument
 from feeds.sessions import ALWAYS_OPEN, SessionClock
@@ -247,6 +248,10 @@ class OrderChecks:
             self._recent[terms] = now
         return None
 
+    def unsent(self, sent: Sent) -> None:
+        """An order that passed did not reach the venue: the same again repeats nothing."""
+        self._recent.pop(_terms(sent.request, sent), None)
+
     def _stopped(self, state: TradingState, symbol: str, now: datetime, reducing: bool) -> Refusal | None:
         if state is _HALTED and not self._config.flatten:
             return "frozen", "trading is halted and frozen: nothing passes until a person resets it"
@@ -326,7 +331,8 @@ class OrderChecks:
             last, unit = mark
             worth = sent.lots * sent.ticks * self._exposure.holdings[sent.symbol].tick_lot * unit / last
             if not worth <= config.order_notional_max * _ROUNDING:
-                return "order_notional", f"the order is worth {worth:.2f}, more than {config.order_notional_max:.2f}"
+                was, limit = apart(worth, config.order_notional_max, 2)
+                return "order_notional", f"the order is worth {was}, more than {limit}"
         often = config.orders_per_second_max
         if often is not None and len(self._sent) == often and self._sent[0] > now - _SECOND:
             return "order_rate", f"{often} orders went out within the last second, the limit is the same"
@@ -346,7 +352,8 @@ class OrderChecks:
             worst = max(most, -least)
             most_held = config.position_notional_max
             if most_held is not None and symbol == sent.symbol and not worst <= most_held * _ROUNDING:
-                return "position_notional", f"{symbol} would be worth {worst:.2f}, more than {most_held:.2f}"
+                was, limit = apart(worst, most_held, 2)
+                return "position_notional", f"{symbol} would be worth {was}, more than {limit}"
             gross += worst
             longs += most
             shorts += least
@@ -366,7 +373,8 @@ class OrderChecks:
                 f"net exposure would be {net:.2f}, more than {ratio:g} times the equity of {equity:.2f}",
             )
         if config.cash_only and sent.sign > 0 and not costs <= cash * _ROUNDING:
-            return "cash", f"all that is being bought would cost {costs:.2f} with fees, the cash is {cash:.2f}"
+            cost, there = apart(costs, cash, 2)
+            return "cash", f"all that is being bought would cost {cost} with fees, the cash is {there}"
         return None
 
     def _cost(self, holding: Holding, last: float, unit: float) -> float:

@@ -59,6 +59,17 @@ class Flight:
         self.coming += lots
         return quantity
 
+    def order(self, order_id: str, lots: int, *, closes: bool) -> OrderRequest:
+        """A market order of signed `lots`, taken into account."""
+        return OrderRequest(
+            order_id=order_id,
+            symbol=self._contract.instrument.symbol,
+            side=_BUY if lots > 0 else _SELL,
+            order_type=_MARKET,
+            quantity=self.sent(order_id, lots, closes=closes),
+            reduce_only=closes,
+        )
+
     def filled(self, fill: Fill) -> bool:
         """Book an execution; return whether its order was still counted on."""
         order_id, quantity, buys = fill.order_id, fill.quantity, fill.side is _BUY
@@ -106,6 +117,16 @@ class Flight:
         lots = abs(gap) // self._units_per_lot
         return lots if gap > 0 else -lots
 
+    def owing_nothing(self, lots: int) -> int:
+        """What of an order of signed `lots` can be sent where nothing is sold that is only being bought, and nothing
+        bought with the proceeds of what is only being sold."""
+        selling = sum(n for n, _, _ in self._open.values() if n < 0)
+        if lots > 0:
+            return 0 if selling else lots
+        if self.coming == selling:  # nothing is being bought
+            return lots
+        return max(lots, min(0, -(self.units // self._units_per_lot) - selling))
+
     def beyond(self, target: int) -> int:
         """The part of what is missing that brings position and flight nearer to zero without crossing it."""
         lots, flat = self.missing(target), self.missing(0)
@@ -127,9 +148,11 @@ def _generate_orders(
     update: ts[OrderUpdate],
     action: ts[RiskAction],
     corporate: ts[CorporateAction],
+    again: ts[list[str]],
     instrument: Instrument,
     run_id: str,
     opening: Opening | None,
+    cash_only: bool,
 ) -> ts[OrderRequest]:
     with csp.state():
         s_flight = Flight(instrument, opening)
@@ -137,6 +160,7 @@ def _generate_orders(
         s_prefix = f"{run_id}-{instrument.symbol}-"
         s_target = -s_flight.missing(0)  # lots; what is held and on its way at the start is what was wanted
         s_count = 0
+        s_rest = False  # a part of what is missing waits for what is on its way the other way
         s_old = set[str]()  # orders from before a split, which the venue takes back or refuses
         s_stopped = False
         s_halted_until = csp.now()
@@ -155,6 +179,10 @@ def _generate_orders(
             s_old.discard(update.order_id)
             if not s_old:
                 lots, closes = s_flight.missing(s_target), False
+    if s_rest and not lots:
+        rest = s_flight.missing(s_target)
+        if s_flight.owing_nothing(rest) == rest:
+            lots, s_rest = rest, False
     if csp.ticked(action):
         kind, cancelled = action.kind, False
         if kind is _EMERGENCY_STOP:
@@ -165,7 +193,7 @@ def _generate_orders(
         if cancelled:
             s_flight.forget()
             s_target = -s_flight.missing(0)  # where nothing flattens it, the position stays as it is
-            lots = 0
+            lots, s_rest = 0, False
     if csp.ticked(corporate) and corporate.symbol == s_symbol:
         ratio = split_ratio(corporate.split)
         if ratio != 1:
@@ -175,19 +203,14 @@ def _generate_orders(
             s_target = int(s_target * ratio)
     if csp.ticked(target):
         s_target = s_flight.lots(target.quantity)
-        lots = s_flight.missing(s_target)
-        closes = False
+    if csp.ticked(target) or (csp.ticked(again) and s_symbol in again):
+        lots, closes = s_flight.missing(s_target), False
+    if lots and cash_only:
+        whole, lots = lots, s_flight.owing_nothing(lots)
+        s_rest = lots != whole
     if lots:
         s_count += 1
-        order_id = f"{s_prefix}{s_count}"
-        return OrderRequest(
-            order_id=order_id,
-            symbol=s_symbol,
-            side=_BUY if lots > 0 else _SELL,
-            order_type=_MARKET,
-            quantity=s_flight.sent(order_id, lots, closes=closes),
-            reduce_only=closes,
-        )
+        return s_flight.order(f"{s_prefix}{s_count}", lots, closes=closes)
 
 
 def generate_orders(
@@ -199,6 +222,8 @@ def generate_orders(
     run_id: str,
     corporate: ts[CorporateAction] | None = None,
     opening: Opening | None = None,
+    again: ts[list[str]] | None = None,
+    cash_only: bool = False,
 ) -> ts[OrderRequest]:
     """Order the difference between the target and the position plus what is in flight.
 
@@ -209,6 +234,10 @@ def generate_orders(
     counts. Should some of it fill after all, what goes beyond the target is ordered back: a stop that flattens ends
     flat.
 
+    With `cash_only` nothing is sent that the gate, or a spot market, could only refuse because of what is on its way
+    the other way. A sale goes out for what is held, and for the rest once nothing is being bought any more; a purchase
+    waits until nothing is being sold.
+
     Args:
         target: the wanted position of this symbol.
         fill: its executions.
@@ -218,18 +247,25 @@ def generate_orders(
         corporate: splits, of all symbols. They scale position and target a microsecond later, as in the account's
             books; what is on its way counts no more.
         opening: what is held and on its way at the start. Until the first target that is what is wanted.
+        again: symbols of which an order was refused for a reason that has ended since: what the latest target misses
+            of this one is ordered once more.
+        cash_only: nothing may be owed.
 
     Ticks:
-        A market order with each target that position and flight do not reach, in the target's own cycle; with a fill,
-        beyond the target, of an order that was given up; and with a rejection as told above. So there are at most two
-        orders a target or fill. What was on its way at a split is ordered anew, in the new units, once the venue has
+        A market order with each target that position and flight do not reach, in the target's own cycle; with `again`,
+        where they still do not; with a fill, beyond the target, of an order that was given up; with the fill or end of
+        what the rest of an order had to wait for; and with a rejection as told above. So there are at most two orders a
+        target, fill or `again`. What was on its way at a split is ordered anew, in the new units, once the venue has
         taken back or refused the last of it.
 
     Raises:
         ValueError: a target or fill that is no multiple of the lot, or an opening off the steps of the instrument.
     """
     splits = csp.null_ts(CorporateAction) if corporate is None else csp.delay(corporate, SETTLE)
-    orders: ts[OrderRequest] = _generate_orders(target, fill, update, action, splits, instrument, run_id, opening)
+    asked = csp.null_ts(list[str]) if again is None else again
+    orders: ts[OrderRequest] = _generate_orders(
+        target, fill, update, action, splits, asked, instrument, run_id, opening, cash_only
+    )
     return orders
 
 

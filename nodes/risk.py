@@ -7,11 +7,13 @@ import csp
 from csp import ts
 
 from brokers.events import NEVER
+from brokers.figures import passed
 from brokers.opening import Opening
 from brokers.units import Steps
 from feeds.instruments import Instrument
 from feeds.streams import by_symbol, together
-from nodes.events import Alert, AlertLevel, PositionUpdate, RiskAction, RiskActionKind, TargetPosition
+from nodes.events import Alert, AlertLevel, Forecast, PositionUpdate, RiskAction, RiskActionKind, TargetPosition
+from nodes.forecast import forecast_at_risk
 from nodes.loss_limits import account_limits, losing_streak, symbol_loss
 from nodes.portfolio import Books
 from nodes.tail_risk import tail_limits
@@ -25,7 +27,8 @@ _STOP, _REDUCE, _HALT_SYMBOL = (
 _WIND_DOWN = RiskActionKind.WIND_DOWN
 _FRACTIONS = ("drawdown_max", "daily_loss_max", "symbol_loss_max", "price_collar")
 _POSITIVE = (
-    "gross_exposure_max", "net_exposure_max", "concentration_max", "var_max", "var_ewma_max", "es_max",
+    "gross_exposure_max", "net_exposure_max", "concentration_max", "var_max", "var_ewma_max", "var_forecast_max",
+    "es_max",
     "order_notional_max", "position_notional_max", "quote_age_max_s", "duplicate_window_s", "cool_down_s",
 )  # fmt: skip
 _COUNTS = ("losses_in_row_max", "order_lots_max", "orders_per_second_max", "cancels_per_second_max")
@@ -57,6 +60,7 @@ class RiskConfig:
     concentration_max: float | None = None  # largest |position| as a share of equity; beyond it REDUCE_POSITIONS
     var_max: float | None = 0.05  # one-step 95 % historical value at risk, of equity; beyond it REDUCE_POSITIONS
     var_ewma_max: float | None = None  # the same by RiskMetrics: normal, decay 0.94; beyond it REDUCE_POSITIONS
+    var_forecast_max: float | None = 0.05  # of the next bar, by the price models' forecasts; beyond it REDUCE_POSITIONS
     es_max: float | None = None  # one-step 95 % expected shortfall, of equity; beyond it REDUCE_POSITIONS
     var_window: int = 500  # steps of history, of all three
     reduce_hold_s: float = 3_600.0  # after REDUCE_POSITIONS only reducing orders pass for so long, engine seconds
@@ -64,7 +68,7 @@ class RiskConfig:
     order_notional_max: float | None = None  # one order
     position_notional_max: float | None = None  # one symbol, with all that is on its way
     net_exposure_max: float | None = None  # |longs - shorts| of equity, with all that is on its way
-    cash_only: bool = False  # what is bought costs no more than the cash there is; nothing is sold short
+    cash_only: bool = False  # nothing is bought beyond the cash there is, nor sold short; a venue wants it true
     price_collar: float | None = None  # a price may be so much worse than the last one, as a fraction of it
     quote_age_max_s: float | None = None  # engine seconds since the last price
     session_check: bool = False  # orders pass only in market hours of the instrument's calendar
@@ -110,6 +114,7 @@ def risk_monitor(
     config: RiskConfig,
     unit_values: dict[str, ts[float]] | None = None,
     opening: Opening | None = None,
+    forecasts: dict[str, ts[Forecast]] | None = None,
 ) -> ts[RiskAction]:
     """Watch the account. What no limit asks for is not computed.
 
@@ -122,10 +127,12 @@ def risk_monitor(
             all: close times multiplier.
         opening: what the account starts with: the peak and the day's start that losses are counted from, and what is
             held.
+        forecasts: of the next bar, by symbol, where price models speak.
 
     Ticks:
         As `account_limits` and `symbol_loss`, in the cycle of the change; `losing_streak`, in the cycle of a fill;
-        `tail_limits`, with each price, a microsecond later where there are several symbols.
+        `tail_limits`, with each price, a microsecond later where there are several symbols; `forecast_at_risk`, with
+        each forecast and fill.
     """
     if unit_values is None:
         unit_values = {
@@ -164,6 +171,9 @@ def risk_monitor(
     tails = [_off(limit) for limit in (config.concentration_max, config.var_max, config.var_ewma_max, config.es_max)]
     if min(tails) < math.inf:
         actions.append(tail_limits(books.equity, unit_values, books.values, config.var_window, *tails))
+    if forecasts and config.var_forecast_max is not None:
+        values = {symbol: books.values[symbol] for symbol in forecasts}
+        actions.append(forecast_at_risk(forecasts, books.position, values, books.equity, config.var_forecast_max))
     return together(actions)
 
 
@@ -180,7 +190,7 @@ def action_alert(action: ts[RiskAction]) -> ts[Alert]:
             level=level,
             source="risk_monitor",
             symbol=action.symbol,
-            message=f"{kind.name}{whom}{until}: {action.code} is {action.value:.4f}, the limit {action.limit:.4f}",
+            message=f"{kind.name}{whom}{until}: {passed(action.code, action.value, action.limit)}",
             value=action.value,
         )
 

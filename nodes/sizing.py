@@ -16,6 +16,7 @@ from nodes.rolling import RollingMoments
 
 _SECONDS_A_YEAR = 365.25 * 86_400.0
 _MODES = ("fixed", "fraction", "volatility", "kelly")
+_VOLATILITIES = ("forecast", "realised")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class SizingConfig:
     quantity: float = 1.0  # base units or contracts, for `fixed`
     fraction: float = 0.5  # of equity, for `fraction`
     volatility_target: float = 0.2  # annual standard deviation of the account, for `volatility`
+    volatility_from: str = "forecast"  # forecast: of the price model, where it has one; realised: of the last prices
     volatility_window: int = 168  # prices over which volatility is measured
     kelly_fraction: float = 0.5  # of the Kelly fraction, for `kelly`; half gives three quarters of the growth
     kelly_window: int = 500  # prices over which the signal's own returns are measured
@@ -45,6 +47,8 @@ class SizingConfig:
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
             raise ValueError(f"mode must be one of {', '.join(_MODES)}, was {self.mode!r}")
+        if self.volatility_from not in _VOLATILITIES:
+            raise ValueError(f"volatility_from must be one of {', '.join(_VOLATILITIES)}, was {self.volatility_from!r}")
         for name in ("quantity", "fraction", "volatility_target", "leverage_max"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be positive and finite, was {getattr(self, name)}")

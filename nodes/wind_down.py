@@ -14,6 +14,7 @@ from nodes.order_checks import CODES
 
 CANCEL, KEEP = "cancel", "keep"  # what becomes of the orders that work
 _FILLED, _ACCEPTED, _REJECTED = OrderState.FILLED, OrderState.ACCEPTED, OrderState.REJECTED
+_UNANSWERED = (OrderState.NEW, OrderState.PENDING, OrderState.CANCEL_PENDING)
 _NOTHING = 1e-9  # of the quantity of an order: what rounding may leave of it
 
 
@@ -41,21 +42,25 @@ def wind_down(stop: ts[bool], on_stop: str) -> ts[RiskAction]:
 
 
 class Working:
-    """The orders that the venue has, and the fills that are still to come of those that have ended."""
+    """What the venue still owes an answer: orders that have not ended, or, where they are kept, that it has not
+    answered; and the fills that are still to come of those that have ended."""
 
-    __slots__ = ("_ended", "_open")
+    __slots__ = ("_asked", "_ended", "_keep", "_open")
 
-    def __init__(self, opening: Opening | None) -> None:
+    def __init__(self, opening: Opening | None, *, keep: bool) -> None:
+        self._keep = keep
+        self._asked = set[str]()  # order ids of what was sent or is being cancelled, and not answered
         working = () if opening is None else opening.orders
         # By order id: what is open of it, and what is so little that it is a matter of rounding.
         self._open = {o.order_id: (float(o.remaining), float(o.quantity) * _NOTHING) for o in working}
         self._ended: dict[str, tuple[float, float]] = {}  # the same, of what it has filled and not told yet
 
     def __len__(self) -> int:
-        return len(self._open) + len(self._ended)
+        return len(self._asked if self._keep else self._open) + len(self._ended)
 
     def sent(self, order: OrderRequest) -> None:
         self._open[order.order_id] = (order.quantity, order.quantity * _NOTHING)
+        self._asked.add(order.order_id)
 
     def filled(self, fill: Fill) -> None:
         order_id = fill.order_id
@@ -69,6 +74,10 @@ class Working:
         order_id, state = update.order_id, update.state
         if order_id not in self._open or (state is _REJECTED and update.code in CODES):
             return  # a refusal of the gate may bear the id of an order that works
+        if state in _UNANSWERED:
+            self._asked.add(order_id)
+        else:
+            self._asked.discard(order_id)
         left, slack = self._open[order_id]
         if state not in ENDED:
             if state is _ACCEPTED or update.code:  # a replacement, or an order that was cut, has less open than asked
@@ -91,6 +100,7 @@ def finished(
     approved: ts[OrderRequest],
     update: ts[OrderUpdate],
     fill: ts[Fill],
+    on_stop: str,
     timeout_s: float,
     opening: Opening | None,
 ) -> ts[bool]:
@@ -101,11 +111,13 @@ def finished(
         approved: orders that passed the gate.
         update: every change of state of every order.
         fill: executions. An order that is FILLED works until its last fill has come, whichever of the two is first.
+        on_stop: "cancel", or "keep": then orders that work are not waited for, only the venue's answers.
         timeout_s: how long to wait, engine seconds.
         opening: orders that worked before the first of these.
 
     Ticks:
-        Once: True when no order works any more, no earlier than `stop`; False when some still do after `timeout_s`.
+        Once: True when nothing is waited for any more, no earlier than `stop`; False when something still is after
+        `timeout_s`.
 
     Raises:
         ValueError: a `timeout_s` that is not positive and finite.
@@ -113,7 +125,7 @@ def finished(
     with csp.alarms():
         a_late = csp.alarm(bool)
     with csp.state():
-        s_working = Working(opening)
+        s_working = Working(opening, keep=on_stop == KEEP)
         s_stopping = False
         s_told = False
     with csp.start():

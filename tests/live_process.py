@@ -74,9 +74,9 @@ class Live:
         return code
 
 
-def replayed(folder: Path) -> tuple[int, str]:
+def replayed(folder: Path, *flags: str) -> tuple[int, str]:
     """Of a replay in another process: its exit code, and what it says."""
-    command = [sys.executable, "run_backtest.py", "--replay", str(folder), "--quiet"]
+    command = [sys.executable, "run_backtest.py", "--replay", str(folder), "--quiet", *flags]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, env={**os.environ, "PYTHONHASHSEED": "7"}
     )

@@ -184,6 +184,34 @@ def test_a_journal_of_a_newer_schema_is_told_and_left_alone(tmp_path: Path) -> N
     database.close()
 
 
+def test_a_copy_holds_what_the_file_holds_and_changes_nothing_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    with Journal(path) as journal:  # of a run that goes on
+        journal.begin_run("r-1", "paper")
+        halted(journal)
+        before = path.read_bytes()
+
+        with Journal(path, copy=True) as copy:
+            assert [run.run_id for run in copy.runs()] == ["r-1"]
+            assert copy.reset("Ada", WHEN) is not None
+
+        assert path.read_bytes() == before
+        assert journal.open_halt() is not None
+
+
+def test_a_copy_of_what_is_no_journal_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match=r"gone does not exist"):
+        Journal(tmp_path / "gone", copy=True)
+    (tmp_path / "text").write_text("no journal" * 100)
+    with pytest.raises(JournalError, match=r"text cannot be used: file is not a database"):
+        Journal(tmp_path / "text", copy=True)
+    other = sqlite3.connect(tmp_path / "other")
+    other.execute("CREATE TABLE a (b)")
+    other.close()
+    with pytest.raises(JournalError, match=r"other is no journal"):
+        Journal(tmp_path / "other", copy=True)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.booleans(), max_size=12))
 def test_there_is_never_more_than_one_open_halt(tmp_path_factory: pytest.TempPathFactory, steps: list[bool]) -> None:

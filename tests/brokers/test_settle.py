@@ -221,7 +221,7 @@ def test_one_that_arrives_while_it_is_waited_for_is_adopted(tmp_path: Path) -> N
 @pytest.mark.parametrize(("policy", "left"), [("cancel", 1), ("adopt", 2)])
 def test_strays_are_cancelled_or_adopted_and_a_persons_order_is_left(tmp_path: Path, policy: str, left: int) -> None:
     async def place(client: Any) -> None:
-        for name in ("tt-old-1", "by_hand"):
+        for name in (client_id("old-1"), "by_hand"):
             await client.create_order("BTC/USDT", "limit", "buy", 0.01, 50_000.0, {"clientOrderId": name})
 
     with exchange(tmp_path) as account:

@@ -15,6 +15,7 @@ from brokers.events import OrderState, OrderType, TimeInForce
 from brokers.journal import Journal, JournalError
 from brokers.local_exchange.config import ExchangeConfig as LocalConfig
 from brokers.venue import VenueConfig, VenueService
+from brokers.venue_ids import client_id
 from feeds.errors import FeedError
 from feeds.events import Side
 from feeds.exchange import ExchangeConfig, connect, disconnect
@@ -189,7 +190,7 @@ def test_a_stop_cancels_what_works_or_keeps_it_and_a_restart_goes_on_with_it(
             order = desk.limit(59_985.0)
             await desk.until(lambda: desk.state(order) is S.ACCEPTED)
         kept = [there.client_id for there in truth(exchange).open_orders()]
-        assert kept == ([] if policy == "cancel" else [f"tt-{order}"])
+        assert kept == ([] if policy == "cancel" else [client_id(order)])
         with Journal(journal, durable=False) as book:
             found = book.order_of(order)
             assert found is not None
@@ -269,8 +270,10 @@ def test_real_money_is_refused_unless_a_person_has_said_so(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"at": ExchangeConfig(exchange="kraken")}, "orders want an exchange .* binance, .*, was 'kraken'"),
         ({"on_stop": "sell"}, "on_stop must be one of cancel, keep"),
         ({"strays": "ignore"}, "strays must be one of cancel, adopt"),
+        ({"working": "keep"}, "working must be one of cancel, adopt, was 'keep'"),
         ({"poll_s": float("nan")}, "poll_s"),
         ({"ack_timeout_s": 0.0}, "ack_timeout_s"),
         ({"recv_window_ms": 60_001}, "recv_window_ms"),

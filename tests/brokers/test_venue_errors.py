@@ -51,6 +51,7 @@ def test_what_was_never_connected_was_never_sent() -> None:
     refused = aiohttp.ClientConnectorError(None, OSError(111, "refused"))  # type: ignore[arg-type]
     what = trouble(_raised(ccxt.ExchangeNotAvailable("binance POST http://127.0.0.1:1/api/v3/order"), refused), AT)
     assert (what.code, what.certain) == ("venue_down", True)
+    assert what.reason == "POST http://127.0.0.1:1/api/v3/order (refused)"  # it is not Binance that refused
 
 
 def test_an_answer_that_was_cut_is_no_refusal() -> None:
@@ -66,7 +67,7 @@ def test_the_venues_words_come_without_queries_and_secrets(monkeypatch: pytest.M
         "binance GET https://api/v3/order?symbol=BTCUSDT&signature=abcdef hunter2-hunter2\n  twice"
     )
     reason = trouble(error, AT).reason
-    assert reason == "binance GET https://api/v3/order *** twice"
+    assert reason == "GET https://api/v3/order *** twice (no answer in time)"
 
 
 def test_only_a_rate_limit_asks_to_wait() -> None:

@@ -8,6 +8,11 @@ import pytest
 from exchange_process import KEY, SECRET, Running, exchange_thread
 
 from brokers.events import OrderState
+from brokers.venue_errors import Trouble
+from brokers.venue_ids import client_id
+from brokers.venue_link import Link, VenueError
+from brokers.venue_messages import Execution, Snapshot
+from brokers.venue_terms import Terms
 from feeds.exchange import connect, disconnect
 from nodes.feed_status import FeedStates
 from tests.brokers.venue_account import (
@@ -94,7 +99,7 @@ def test_an_order_given_up_that_turns_up_after_all_is_taken_off_and_told(exchang
                 await desk.until(lambda: desk.states(order))
                 assert desk.code(order) == "not_sent"
                 # What a venue promises not to do: it takes the request after all.
-                params = {"clientOrderId": f"tt-{order}"}
+                params = {"clientOrderId": client_id(order)}
                 await late.create_order(SYMBOL, "limit", "buy", "0.01", "59000", params)
                 await desk.until(lambda: desk.states_of_feed(SYMBOL) == ["GAP", "RECOVERED"] * 2)
                 assert truth(exchange).open_orders() == []
@@ -237,6 +242,26 @@ def test_orders_before_the_venue_is_reached_are_refused_and_it_keeps_trying(exch
             order = desk.order()
             await desk.until(lambda: desk.state(order) is S.FILLED)
             check_books(exchange, desk, journal)
+
+    asyncio.run(run())
+
+
+def test_an_order_that_could_not_be_sent_makes_the_line_stale_until_a_poll_gets_through(
+    exchange: Running, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_line(link: Link, terms: Terms) -> list[Snapshot | Execution]:
+        raise VenueError(Trouble("venue_down", "cannot connect", certain=True))
+
+    async def run() -> None:
+        async with trading(exchange.url, journal) as desk:  # the user stream lives on, so no poll would say so
+            with monkeypatch.context() as cut:
+                cut.setattr(Link, "place", no_line)
+                order = desk.order()
+                await desk.until(lambda: desk.states(order))
+            assert (desk.states(order), desk.code(order)) == ([S.REJECTED], "venue_down")
+            await desk.until(lambda: desk.states_of_feed()[-2:] == ["STALE", "RECOVERED"])
+            again = desk.order()
+            await desk.until(lambda: desk.state(again) is S.FILLED)
 
     asyncio.run(run())
 

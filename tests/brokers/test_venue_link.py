@@ -1,15 +1,42 @@
 """The user stream of one account through ccxt: it is heard again, whatever became of it."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from exchange_process import KEY, SECRET, Running, exchange_thread
+from support import T0
 
+from brokers.events import OrderRequest, OrderType
+from brokers.venue_errors import Trouble
 from brokers.venue_link import Link, VenueError
-from feeds.exchange import ExchangeConfig
+from brokers.venue_messages import Snapshot
+from brokers.venue_terms import Terms
+from feeds.events import Side
+from feeds.exchange import ExchangeConfig, Window
 from tests.brokers.venue_account import BTC, DEADLINE_S, KEY_ENV, LOCAL, SECRET_ENV, market
 
 WINDOW_MS = 300
+FAR: dict[str, Any] = {  # below the market: it rests
+    "symbol": BTC.symbol, "side": Side.BUY, "order_type": OrderType.LIMIT, "quantity": 0.001, "limit_price": 50_000.0,
+}  # fmt: skip
+TROUBLES: dict[str, Callable[[Any], Any]] = {
+    "refused": lambda faults: faults.reject_next(1),
+    "busy": lambda faults: faults.http(503, count=1, path="/api/v3/order"),
+    "too often": lambda faults: faults.http(429, count=1, retry_after=7, path="/api/v3/order"),
+    "late": lambda faults: faults.slow_ack(3_000.0, 1),
+    "lost": lambda faults: faults.lost_ack(1),
+    "clock": lambda faults: faults.skew(60_000),
+}
+EXPECTED = {
+    "refused": ("rejected", True),
+    "busy": ("no_answer", False),
+    "too often": ("rate_limit", True),
+    "late": ("no_answer", False),
+    "lost": ("no_answer", False),
+    "clock": ("clock", True),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +112,60 @@ def test_a_refused_subscription_is_asked_for_again() -> None:
 
     with exchange_thread(LOCAL, tapes=market()) as running:
         assert asyncio.run(scenario(running))
+
+
+def test_an_order_and_its_cancel_do_not_wait_for_polls_that_wait_for_room() -> None:
+    async def scenario(running: Running) -> tuple[int, int]:
+        link, polls = Link(ExchangeConfig(url=running.url, key_env=KEY_ENV, secret_env=SECRET_ENV), 5_000), []
+        try:
+            await link.open([BTC])
+            drafted = link.drafters[BTC.symbol].terms(OrderRequest(order_id="a", **FAR), T0, 0)
+            assert isinstance(drafted, Terms)
+            link._exchange.window = Window(100.0, 60.0, kept=50.0)
+            polls = [asyncio.create_task(link.open_orders(BTC.symbol)) for _ in range(60)]
+            await asyncio.wait(polls, timeout=0.5)
+            waiting = sum(not poll.done() for poll in polls)
+            async with asyncio.timeout(DEADLINE_S):
+                (placed,) = await link.place(drafted)
+                assert isinstance(placed, Snapshot)
+                await link.cancel(placed.venue_id, BTC.symbol)
+            return waiting, sum(not poll.done() for poll in polls)
+        finally:
+            for poll in polls:
+                poll.cancel()
+            await asyncio.gather(*polls, return_exceptions=True)
+            await link.close()
+
+    with exchange_thread(LOCAL, tapes=market()) as running:
+        waiting, after = asyncio.run(scenario(running))
+    assert waiting == after > 0
+
+
+@pytest.mark.parametrize("fault", TROUBLES)
+def test_what_a_plain_order_meets_is_told_as_ccxt_tells_it(fault: str) -> None:
+    # The short way of a plain order has the sending, and so its failures, from aiohttp and not from ccxt.
+    async def failure(running: Running, *, quick: bool) -> Trouble:
+        at = ExchangeConfig(url=running.url, key_env=KEY_ENV, secret_env=SECRET_ENV, timeout_s=1.0)
+        link = Link(at, 5_000)
+        try:
+            await link.open([BTC])
+            if not quick:
+                link._quick.takes = lambda terms: False  # type: ignore[method-assign]
+            order = OrderRequest(order_id=f"{fault}-{quick}", **FAR)
+            drafted = link.drafters[BTC.symbol].terms(order, T0, 0)
+            assert isinstance(drafted, Terms)
+            await asyncio.to_thread(TROUBLES[fault], running.faults)
+            with pytest.raises(VenueError) as raised:
+                await link.place(drafted)
+            what = raised.value.trouble
+            return what._replace(reason=what.reason.replace(running.url, "").replace(running.url.rsplit(":")[-1], ""))
+        finally:
+            await link.close()
+
+    told = []
+    for quick in (True, False):
+        with exchange_thread(LOCAL, tapes=market()) as running:
+            told.append(asyncio.run(failure(running, quick=quick)))
+    ours, theirs = told
+    assert ours == theirs
+    assert (ours.code, ours.certain) == EXPECTED[fault]

@@ -8,11 +8,14 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
 
+import aiohttp
+import ccxt
 import pytest
 from exchange_process import KEY, SECRET, exchange_thread
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from brokers.venue_ids import client_id
 from brokers.venue_quick import QuickOrders
 from brokers.venue_terms import Terms
 from feeds.exchange import ExchangeConfig, connect, disconnect
@@ -44,7 +47,7 @@ def exchange() -> Iterator[Any]:
 
 def terms(
     *,
-    client: str = "tt-run-BTC/USDT-1",
+    client: str = "tt0123456789abcdef",
     side: str = "buy",
     quantity: str = "0.00100",
     limit: str | None = None,
@@ -98,10 +101,10 @@ def fields(body: str) -> dict[str, Any]:
 
 
 def check_same(exchange: Any, wanted: Terms) -> None:
-    ours, theirs = QuickOrders(exchange).request(wanted), of_ccxt(exchange, wanted)
-    assert ours[:3] == theirs[:3]
-    assert fields(ours[3]) == fields(theirs[3])
-    query, _, signature = ours[3].rpartition("&signature=")
+    (address, headers, signed), theirs = QuickOrders(exchange).request(wanted), of_ccxt(exchange, wanted)
+    assert (address, "POST", headers) == theirs[:3]
+    assert fields(signed) == fields(theirs[3])
+    query, _, signature = signed.rpartition("&signature=")
     assert signature == hmac.new(SECRET.encode(), query.encode(), hashlib.sha256).hexdigest()
 
 
@@ -114,7 +117,6 @@ def check_same(exchange: Any, wanted: Terms) -> None:
         terms(limit="59000.10", side="sell", force="IOC"),
         terms(limit="59000.10", force="FOK"),
         terms(limit="61000.00", side="sell", post_only=True),
-        terms(client="tt-:0123456789abcdef0123456789abcdef"),
     ],
 )
 def test_a_plain_order_is_the_request_that_ccxt_would_send(exchange: Any, wanted: Terms) -> None:
@@ -123,7 +125,7 @@ def test_a_plain_order_is_the_request_that_ccxt_would_send(exchange: Any, wanted
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    client=st.text("abcXYZ019.-_:/&=%+ ", min_size=1, max_size=33),
+    order_id=st.text(min_size=1, max_size=33),
     lots=st.integers(1, 10**9),
     ticks=st.none() | st.integers(1, 10**9),
     side=st.sampled_from(("buy", "sell")),
@@ -131,12 +133,13 @@ def test_a_plain_order_is_the_request_that_ccxt_would_send(exchange: Any, wanted
     post_only=st.booleans(),
 )
 def test_so_is_any_plain_order(
-    exchange: Any, client: str, lots: int, ticks: int | None, side: str, force: str, post_only: bool
+    exchange: Any, order_id: str, lots: int, ticks: int | None, side: str, force: str, post_only: bool
 ) -> None:
     quantity = f"{Decimal(lots) * Decimal('0.00001'):f}"
     limit = None if ticks is None else f"{Decimal(ticks) * Decimal('0.01'):f}"
     check_same(
-        exchange, terms(client=client, side=side, quantity=quantity, limit=limit, force=force, post_only=post_only)
+        exchange,
+        terms(client=client_id(order_id), side=side, quantity=quantity, limit=limit, force=force, post_only=post_only),
     )
 
 
@@ -150,3 +153,32 @@ def test_what_waits_for_a_price_and_other_exchanges_and_keys_go_by_ccxt(
     monkeypatch.setattr(exchange, "secret", SECRET)
     monkeypatch.setattr(exchange, "id", "kraken")
     assert not QuickOrders(exchange).takes(terms())
+
+
+def test_a_venue_that_cannot_be_reached_is_told_as_ccxt_tells_it(
+    exchange: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(exchange.urls["api"], "private", "http://127.0.0.1:1/api/v3")  # where nobody listens
+    monkeypatch.setattr(exchange, "asyncio_loop", None)
+    monkeypatch.setattr(exchange, "closed_by_user", False)
+    wanted = terms()
+
+    async def failures() -> list[BaseException]:
+        told = []
+        try:
+            for ask in (
+                lambda: QuickOrders(exchange).place(wanted),
+                lambda: exchange.create_order(SYMBOL, "market", "buy", wanted.quantity, None, dict(wanted.params)),
+            ):
+                with pytest.raises(ccxt.ExchangeNotAvailable) as raised:
+                    await ask()
+                told.append(raised.value)
+        finally:
+            await exchange.close()
+        return told
+
+    ours, theirs = asyncio.run(failures())
+    assert str(ours) == str(theirs)
+    assert type(ours) is type(theirs)
+    assert isinstance(ours.__cause__, aiohttp.ClientConnectorError)  # by which it is known that nothing was sent
+    assert type(ours.__cause__) is type(theirs.__cause__)

@@ -37,8 +37,9 @@ class Ear:
         return [trade.trade_id for trade in self.trades if trade.symbol == symbol]
 
     def states(self, kind: str = "trades") -> list[str]:
-        """Each change of state; what was told within one is left out."""
+        """Each change of state; that something was dropped is none."""
         states = [status.state.name for status in self.heard["status"] if status.feed.endswith(f" {kind}")]
+        states = [state for state in states if state != "DROPPED"]
         return [state for i, state in enumerate(states) if i == 0 or states[i - 1] != state]
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:

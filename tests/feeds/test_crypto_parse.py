@@ -224,4 +224,6 @@ def test_what_was_dropped_is_told_ever_more_rarely_and_changes_no_state() -> Non
         told.health.bad("want a positive price, was -1.0")
 
     assert [status.value for status in told[2:]] == [1.0, 2.0, 4.0, 8.0]
-    assert {status.state for status in told[2:]} == {FeedState.STALE}
+    assert {status.state for status in told[2:]} == {FeedState.DROPPED}
+    assert told[-1].detail == "want a positive price, was -1.0 (8 so far)"
+    assert told.health.state is FeedState.STALE

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from feeds.errors import FeedError, OfflineError, RateLimitError, UnknownSymbolError
 from feeds.exchange import (
     ExchangeConfig,
+    Window,
     connect,
     disconnect,
     feed_error,
@@ -25,6 +27,7 @@ from feeds.exchange import (
     market,
     retry_after_s,
     scrub,
+    urgent,
     watch_dials,
 )
 
@@ -433,3 +436,59 @@ def test_an_exchange_that_is_not_there_is_offline() -> None:
     with pytest.raises((ccxt.BaseError, aiohttp.ClientError)) as raised:
         asyncio.run(ask())
     assert isinstance(feed_error(raised.value, LOCAL), OfflineError)
+
+
+def test_urgent_requests_pass_those_that_wait_for_room_and_have_room_of_their_own() -> None:
+    async def use() -> tuple[list[str], list[str]]:
+        window, went = Window(10.0, 0.5, kept=2.0), []
+
+        async def go(name: str, *, urgent: bool = False) -> None:
+            await window(1.0, urgent=urgent)
+            went.append(name)
+
+        polls = [asyncio.create_task(go("poll")) for _ in range(9)]
+        await asyncio.sleep(0)  # eight have gone, and the ninth waits
+        orders = [asyncio.create_task(go("order", urgent=True)) for _ in range(3)]
+        await asyncio.sleep(0)  # two have gone: all that a window may cost
+        early = list(went)
+        await asyncio.gather(*polls, *orders)
+        return early, went
+
+    early, went = asyncio.run(use())
+    assert early == ["poll"] * 8 + ["order"] * 2
+    assert sorted(went[10:]) == ["order", "poll"]
+
+
+def test_where_requests_go_one_by_one_an_urgent_one_waits_behind_one_at_most() -> None:
+    async def use() -> list[str]:
+        exchange, went = connect(ExchangeConfig(exchange="kucoin")), []
+
+        async def go(name: str) -> None:
+            await exchange.throttle(10.0)  # 100 ms
+            went.append(name)
+
+        polls = [asyncio.create_task(go("poll")) for _ in range(5)]
+        await asyncio.sleep(0)
+        with urgent():
+            await go("order")
+        early = list(went)
+        await asyncio.gather(*polls)
+        await exchange.close()
+        return early
+
+    assert asyncio.run(use()) in (["order"], ["poll", "order"], ["poll", "poll", "order"])
+
+
+def test_nothing_is_kept_from_a_client_that_sends_no_orders(keys: ExchangeConfig) -> None:
+    async def room(*, private: bool) -> int:
+        window, count = connect(keys, private=private).window, 0
+        most = window._cost_max
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.2):
+                while True:
+                    await window(most / 10.0)
+                    count += 1
+        return count
+
+    assert asyncio.run(room(private=False)) == 10
+    assert asyncio.run(room(private=True)) == 9

@@ -383,9 +383,7 @@ def test_an_item_without_any_text_is_told_of_once() -> None:
     live = tell(story, rss(item("A", NOW)))
 
     assert headlines(live) == ["A"]
-    assert [status.detail for status in live.of("status")[1:]] == [
-        "dropped what cannot be (1 so far): an item without a headline: empty"
-    ]
+    assert [status.detail for status in live.of("status")[1:]] == ["an item without a headline: empty (1 so far)"]
 
 
 def test_atom_is_read_too_and_publication_comes_before_updates() -> None:

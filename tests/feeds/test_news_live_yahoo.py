@@ -139,7 +139,7 @@ def test_advertisements_are_left_out_and_broken_articles_told_of(desk: Desk) -> 
     live = tell(desk, story, "AAPL")
 
     assert [(news.headline, news.source) for news in live.of("items")] == [("Good", "yahoo")]
-    assert set(live.states()) == {"CONNECTED"}
+    assert set(live.states()) == {"CONNECTED", "DROPPED"}
 
 
 def test_an_article_without_a_time_is_dated_by_its_arrival(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,38 @@ def test_a_stream_goes_on_in_a_new_file_once_its_time_is_up(tmp_path: Path) -> N
 
     assert names == [f"orders-{number:06}.arrow" for number in range(1, 6)]  # the first was opened before any row
     assert read(tmp_path) == rows_of(4)
+
+
+def test_a_changed_byte_of_a_finished_file_is_found_and_the_file_named(tmp_path: Path) -> None:
+    write(tmp_path, rows_of(4), [1, 1, 1, 1], rotate_s=0.0)
+    recording.check_unchanged(tmp_path, "outputs")
+    path = tmp_path / "outputs" / "orders-000002.arrow"
+    whole = path.read_bytes()
+
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"orders-000002\.arrow is not as it was recorded"):
+        recording.check_unchanged(tmp_path, "outputs")
+    recording.check_unchanged(tmp_path, "inputs")  # none of them
+    path.unlink()
+    with pytest.raises(DataError, match=r"orders-000002\.arrow cannot be read: No such file"):
+        recording.check_unchanged(tmp_path, "outputs")
+
+
+def test_what_a_killed_process_had_not_finished_has_no_checksum(tmp_path: Path) -> None:
+    writer = StreamWriter(tmp_path, ORDERS, SCHEMA, 0.0)
+    writer.write(batch(rows_of(1)))  # in its second file
+    sums = tmp_path / "checksums"
+    assert [line.split()[1] for line in sums.read_text().splitlines()] == ["outputs/orders-000001.arrow"]
+    done = subprocess.run(["sha256sum", "--check", "--quiet", "checksums"], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+    with sums.open("a") as file:
+        file.write("0123456789ab  outputs/orders-00")  # it died while it wrote the line
+
+    recording.check_unchanged(tmp_path, "outputs")
+    sums.unlink()  # as earlier versions wrote it
+    recording.check_unchanged(tmp_path, "outputs")
+    writer.close()
 
 
 def test_what_is_written_can_be_read_before_the_file_is_closed(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_bars_that_cannot_be_are_left_out_and_told(desk: Desk) -> None:
     assert closes(live) == ["15:11", "15:12", "15:13", "15:14"]
     told = [tick.detail for tick in live.of("status") if tick.symbol == "CL=F"]
     assert len(told) == 4  # connected; then the 1st, 2nd and 4th bar
-    assert "dropped what cannot be (1 so far): bar that closed at 2024-07-02 15:11:00: low -" in told[1]
+    assert told[1].startswith("bar that closed at 2024-07-02 15:11:00: low -")
 
 
 def test_a_symbol_that_splits_is_stale_to_the_end(desk: Desk) -> None:

@@ -116,6 +116,7 @@ def test_equal_trade_times_are_legal_and_keep_their_order(tmp_path: Path) -> Non
         (FEED + FEED, "x has 1h bars twice: in x.csv and in x.csv"),
         ('name = "x"\n', "there is no market data"),
         ('nmae = "x"\n' + FEED, "unknown key 'nmae'; did you mean 'name'?"),
+        ('[[crypto]]\nsymbols = ["A/B"]\n', "c.toml is one of run_live.py: python run_live.py --config "),
         (FEED + "[sizing]\nleverage_mx = 2\n", "unknown key 'sizing.leverage_mx'; did you mean 'leverage_max'?"),
         ("initial_cash = '1'\n" + FEED, "initial_cash must be a number, was '1'"),
         ("initial_cash = nan\n" + FEED, "initial_cash must lie in (0, 1e13], was nan"),

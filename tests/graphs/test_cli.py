@@ -74,6 +74,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         (["--symbols", "ETH-USD"], "symbol 'ETH-USD' is not in the data, which hold BTC-USD"),
         (["--feeds.0.path", ""], "the path of a data file is empty"),
         (["--config", ""], "Error parsing --config: want a path or none, was ''"),
+        (["--allow-changed"], "--allow-changed is for --replay"),
         (["--config", "nope.toml"], "config file nope.toml does not exist"),
         (["--data", ""], "Error parsing --data: want a path or none, was ''"),
         (["--data", "nope.csv"], "data file nope.csv does not exist"),
@@ -127,7 +128,8 @@ def test_help_names_every_flag_and_code(capsys: pytest.CaptureFixture[str]) -> N
     assert "2 bad usage, config or data" in words
     # What one run differs in from the next comes before what the strategy is made of.
     flags = re.findall(r" (--[\w.-]+)", words.partition("show this help message and exit")[2])
-    assert flags[:7] == ["--config", "--data", "--out", "--speed", "--quiet", "--replay", "--check-lookahead"]
+    assert flags[:6] == ["--config", "--data", "--out", "--speed", "--quiet", "--replay"]
+    assert flags[6:8] == ["--allow-changed", "--check-lookahead"]
 
 
 LINES = {

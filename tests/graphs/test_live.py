@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -58,6 +59,11 @@ def test_a_run_at_a_venue_replays_to_the_byte_and_names_what_was_changed(live: A
     # A price changed by hand, well before the first order: what followed from it is no longer what was recorded.
     _change_last_price_of_history(record)
     code, told = replayed(record)
+    assert code == 2
+    assert re.search(r"error: .*/inputs/warmup-000001\.arrow is not as it was recorded", told), told
+    _made_by_another(record)
+    code, told = replayed(record, "--allow-changed")
+    assert re.search(r"(?m)^run_backtest\.py: WARNING: recorded with code abc, now \S+, csp 0\.0\.1, now [\d.]+$", told)
     assert code == 1
     assert "NOT IDENTICAL" in told
     assert "differs first at row" in told
@@ -66,6 +72,13 @@ def test_a_run_at_a_venue_replays_to_the_byte_and_names_what_was_changed(live: A
 def _orders(url: str) -> int:
     """How many orders all accounts of the exchange have had."""
     return sum(len(account["orders"]) for account in state(url)["accounts"].values())
+
+
+def _made_by_another(record: Path) -> None:
+    """Have the manifest tell of another version of the code and of a package."""
+    manifest = json.loads((record / "manifest.json").read_text())
+    manifest["code"], manifest["packages"]["csp"] = "abc", "0.0.1"
+    (record / "manifest.json").write_text(json.dumps(manifest))
 
 
 def _change_last_price_of_history(record: Path) -> None:
@@ -140,6 +153,18 @@ def test_what_cannot_be_reached_is_told_in_one_line_and_tried_on(live: Any) -> N
     assert len(run.text.splitlines()) <= 3, run.text
 
 
+def test_impatience_changes_neither_the_exit_code_nor_what_is_said(live: Any) -> None:
+    run = live(at="http://127.0.0.1:9")
+    run.wait_for(r"trying again until it works, Ctrl-C stops")
+    run.send(signal.SIGINT)
+    run.wait_for(r"interrupted")
+    while not run.ended:
+        run.send(signal.SIGINT)
+        time.sleep(0.001)  # between two key strokes
+    assert run.code() == 130
+    assert run.text.splitlines()[-1] == "run_live.py: interrupted"
+
+
 def test_no_secret_leaves_the_environment(live: Any, tmp_path: Path) -> None:
     record = tmp_path / "recording"
     run = live("--record", str(record))
@@ -163,6 +188,7 @@ def test_no_secret_leaves_the_environment(live: Any, tmp_path: Path) -> None:
     [
         (["--orders", "bank"], "orders must be one of paper, venue, was 'bank'"),
         (["--duration", "0"], "--duration must lie in (0, 1e9) seconds, was 0.0"),
+        (["--config", "configs/backtest/es_trades.toml"], "is one of run_backtest.py: python run_backtest.py --config"),
         (["--live-money", "--dry-run"], "--live-money and --dry-run exclude each other"),
         (["--live-money"], "this config sends orders to no venue with real money"),
         (["--crypto.0.symbols", "ES/USB"], "ES/USB: binance has no such market; did you mean ES/USD?"),

@@ -1,13 +1,16 @@
 """How a person stops a live run."""
 
 import io
+import re
 import signal
 import sys
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from brokers.opening import Note, Opening
 from graphs.live import LivePlan
 from graphs.live_cli import Stopper, _report, _Stderr
 from graphs.live_config import LiveConfig
@@ -22,6 +25,36 @@ def test_a_request_that_the_engine_cannot_hear_yet_is_not_lost() -> None:
     stopper.running = True
     with pytest.raises(KeyboardInterrupt):
         stopper._heard(signal.SIGTERM, None)
+
+
+def test_once_it_was_asked_no_further_signal_ends_the_process_in_another_way() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        stopper = Stopper()
+        with stopper.listening():
+            pass
+        assert signal.getsignal(signal.SIGINT) is before
+        with pytest.raises(KeyboardInterrupt), stopper.listening():
+            signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # while it says "interrupted", and while the interpreter ends
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def test_what_the_start_found_counts_among_the_alerts(capsys: pytest.CaptureFixture[str]) -> None:
+    config = LiveConfig()
+    notes = (
+        Note(code="balance_differs", symbol="", message="less than there should be", level="CRITICAL"),
+        Note(code="order_adopted", symbol="A", message="works on"),
+    )
+    opening = Opening(cash="0", notes=notes)
+    plan = LivePlan(
+        config=config, trading=trading_of(config, ()), run_id="r", start=datetime(2026, 1, 1), opening=opening
+    )
+    _report(plan, LiveOutcome(alerts=Counter(INFO=2)), None, ours=True)
+    assert re.search(r"Alerts +│ 1 CRITICAL, 3 INFO ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,10 @@ def test_plain_is_what_build_reads(path: Path) -> None:
         ({"crypto": [CRYPTO], "watch": ["ETH/USDT"]}, "no feed brings 'ETH/USDT'; did you mean 'BTC/USDT'?"),
         ({"crypto": [CRYPTO | {"streams": ["quotes"]}]}, "must have bars or trades"),
         ({"crypto": [CRYPTO], "orders": "venue"}, "needs a journal"),
+        (
+            {"crypto": [CRYPTO], "orders": "venue", "journal": "j"},
+            'orders = "venue" needs cash_only = true under [risk]: a spot market lends nothing',
+        ),
         ({"crypto": [CRYPTO], "instruments": [{"symbol": "X"}]}, "no feed brings 'X'"),
         ({"crypto": [CRYPTO], "conversions": [{"currency": "EUR", "symbol": "EUR/USD"}]}, "no feed brings 'EUR/USD'"),
         ({"crypto": [CRYPTO | {"at": {"key_env": "0Abc/def+secret"}}]}, "must name an environment variable"),

@@ -15,9 +15,10 @@ from feeds.instruments import Instrument
 from feeds.record import Inputs, ReplayedInputs
 from feeds.yahoo_live import YahooLiveConfig
 from graphs import live_feeds
-from graphs.live import Edge, LivePlan, live_graph
+from graphs.live import Ends, LivePlan, live_graph
 from graphs.live_config import LiveConfig
 from graphs.live_plan import trading_of
+from nodes.risk import RiskConfig
 
 START = datetime(2026, 11, 2, 15)
 
@@ -45,18 +46,19 @@ def required(**fields: Any) -> Any:
     def system(feeds: Any, *_: Any, **__: Any) -> Any:
         raise Wired(feeds.required)
 
-    edge = Edge(inputs=Silent(), stop=lambda: None)
+    ends = Ends(inputs=Silent(), stop=lambda: None)
     with pytest.raises(Wired) as wired:
-        csp.build_graph(live_graph, plan, edge, system, starttime=START, endtime=timedelta(seconds=1))
+        csp.build_graph(live_graph, plan, ends, system, starttime=START, endtime=timedelta(seconds=1))
     return wired.value.args[0]
 
 
 def test_nothing_is_wanted_of_a_venue_before_it_takes_orders() -> None:
-    # It would be refused, and a target that was refused is not asked for again.
+    # It would be refused: an alert about nothing.
     at = ExchangeConfig(url="http://127.0.0.1:8765")
     feeds = ("binance trades", "binance quotes")
     assert required() == {"BTC/USDT": feeds}
-    at_venue = required(orders="venue", journal="j", venue=VenueConfig(at=at))
+    risk = RiskConfig(cash_only=True)
+    at_venue = required(orders="venue", journal="j", venue=VenueConfig(at=at), risk=risk)
     assert at_venue == {"BTC/USDT": (*feeds, "local exchange orders")}
 
 

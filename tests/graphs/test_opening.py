@@ -73,7 +73,9 @@ def simulate(
             actions = (wind_down(at((more["stop"], True)), CANCEL),)
         cancel = csp.null_ts(CancelRequest)
         flatten = more.get("flatten_as", "")
-        done = account.trade(at(*orders, typ=OrderRequest), cancel, venue, actions=actions, flatten_as=flatten)
+        halted = more.get("halted", False)
+        sent = at(*orders, typ=OrderRequest)
+        done = account.trade(sent, cancel, venue, actions=actions, flatten_as=flatten, halted=halted)
         streams = {name: getattr(done, name) for name in AccountStreams.__dataclass_fields__}
         streams |= {"known equity": account.equity}
         return {name: edge for name, edge in streams.items() if edge is not None}
@@ -184,6 +186,16 @@ def test_a_stop_closes_what_was_held_from_the_start() -> None:
     out = simulate(FLAT, opening=before, risk=risk, flatten_as="r")
     assert [(f.side.name, f.quantity) for f in values(out["fills"])] == [("BUY", 10.0)]
     assert out["position"][-1][1].quantity == 0.0
+
+
+def test_a_start_that_is_halted_closes_what_is_held() -> None:
+    out = simulate(FLAT, opening=HELD, flatten_as="r", halted=True)
+    assert [(f.side.name, f.quantity) for f in values(out["fills"])] == [("BUY", 10.0)]
+    assert out["position"][-1][1].quantity == 0.0
+    assert [a.message for a in values(out["alerts"])] == [
+        "trading is HALTED from the start: no person has reset an earlier stop",
+        "HALT_SYMBOL A: halted_position is -10.0000, the limit 0.0000",
+    ]
 
 
 def test_to_wind_down_cancels_what_works_and_lets_nothing_pass() -> None:

@@ -82,6 +82,12 @@ def test_what_is_watched_reads_like_this(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_an_alert_that_begins_with_its_source_is_not_followed_by_it(capsys: pytest.CaptureFixture[str]) -> None:
+    well = Alert(level=AlertLevel.INFO, source="b trades", symbol="", message="b trades CONNECTED", value=0.0)
+    csp.run(lambda: print_streams(replace(streams(), alerts=at((0, well))), ("alerts",)), starttime=T0)
+    assert capsys.readouterr().out == "2024-01-02 14:30:00 alerts: INFO b trades CONNECTED\n"
+
+
 def test_a_fee_in_what_was_bought_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     bought = FILL.copy()
     bought.fee, bought.base_fee = 0.0, 0.03

@@ -87,6 +87,8 @@ mode = "fraction"
 fraction = 0.4
 shorts = false
 change_min = 0.05
+[risk]
+cash_only = true
 """
 _NETTED = """
 [[strategies]]
@@ -130,10 +132,10 @@ def record(folder: Path) -> dict[Run, Path]:
     return {(life, which): folder / f"{life}-{which}" for life, which in RUNS}
 
 
-def replay(root: Path, out: Path, seed: int) -> "subprocess.CompletedProcess[str]":
+def replay(root: Path, out: Path, seed: int, *flags: str) -> "subprocess.CompletedProcess[str]":
     """Replay in a process with another hash seed, without keys, journal or exchange."""
     environment = {k: v for k, v in os.environ.items() if k not in KEYS} | {"PYTHONHASHSEED": str(seed)}
-    command = [sys.executable, "run_backtest.py", "--replay", str(root), "--out", str(out), "--quiet"]
+    command = [sys.executable, "run_backtest.py", "--replay", str(root), "--out", str(out), "--quiet", *flags]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S, env=environment)
 
 

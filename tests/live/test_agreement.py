@@ -40,7 +40,7 @@ OPENING = Opening(
     cash="950",
     positions=(OpeningPosition(symbol="A/B", quantity="0.499", cost="50"),),
     orders=(
-        OpeningOrder(order_id="a-2", symbol="A/B", side="SELL", order_type="LIMIT", quantity="0.3", remaining="0.2"),
+        OpeningOrder(order_id="tt-a-2", symbol="A/B", side="SELL", order_type="LIMIT", quantity="0.3", remaining="0.2"),
     ),
 )
 SOLD = {"side": "SELL", "quantity": 0.1, "price": 110.0, "fee": 0.02, "base_fee": 0.0}

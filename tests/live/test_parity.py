@@ -78,7 +78,7 @@ def again(lives: dict[Run, Path], tmp_path_factory: pytest.TempPathFactory) -> d
 
 
 def _replayed(root: Path, out: Path, changed_ns: int = 0) -> Replayed:
-    done = parity_runs.replay(root, out, seed=7)
+    done = parity_runs.replay(root, out, 7, *(["--allow-changed"] if changed_ns else []))
     return Replayed(root=root, out=out, code=done.returncode, text=done.stdout + done.stderr, changed_ns=changed_ns)
 
 
@@ -160,8 +160,8 @@ def test_the_run_held_what_makes_replays_differ(lives: dict[Run, Path], life: st
     root = lives[life, "first"]
     history = len(times(root, "inputs/warmup"))
     assert history > 100
-    assert len(times(root, "inputs/crypto0-quotes")) > 10
-    assert len(times(root, "inputs/crypto1-depth")) > 10
+    assert len(times(root, "inputs/crypto0-quotes")) >= 3  # how many differ from run to run: only changes are told
+    assert len(times(root, "inputs/crypto1-depth")) >= 3
     assert 3 <= len(times(root, "inputs/guesses-es-usd")) < history  # the worker was too slow for all bars
     for feed in ("crypto0", "crypto1"):
         told = rows(root, f"inputs/{feed}-status")["state"].to_pylist()

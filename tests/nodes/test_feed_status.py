@@ -113,8 +113,8 @@ def test_in_the_dark_only_what_is_held_can_be_reduced() -> None:
 def test_what_is_late_is_told_and_holds_nothing_up() -> None:
     out = gate([(2.0, order(1, BUY, 1.0))], [(1.0, status("LAGGING"))])
     assert passed(out) == ["r-1"]
-    stale_and_late = [(0.5, status("STALE")), (1.0, status("LAGGING"))]
-    assert passed(gate([(2.0, order(1, BUY, 1.0))], stale_and_late)) == []
+    for what in ("LAGGING", "DROPPED"):
+        assert passed(gate([(2.0, order(1, BUY, 1.0))], [(0.5, status("STALE")), (1.0, status(what))])) == []
 
 
 def faults(*statuses: FeedStatus) -> dict[str, str]:
@@ -155,7 +155,7 @@ def test_what_blocks_a_symbol_is_the_last_word_of_some_feed_on_it(told: list[tup
         states.heard(FeedStatus(feed=feed, symbol=symbol, state=state, detail="", value=0.0))
     for symbol in ("ACME", "ES", "XYZ"):
         about = [(feed, state) for state, whom, feed in told if whom in ("", symbol)]
-        last = {feed: state for feed, state in about if state is not FeedState.LAGGING}
+        last = {feed: state for feed, state in about if state not in (FeedState.LAGGING, FeedState.DROPPED)}
         blocked = any(state in (FeedState.STALE, FeedState.GAP) for state in last.values())
         fault = states.fault(symbol)
         assert (fault is not None) is blocked
@@ -164,12 +164,24 @@ def test_what_blocks_a_symbol_is_the_last_word_of_some_feed_on_it(told: list[tup
 
 @pytest.mark.parametrize(
     ("state", "level"),
-    [("CONNECTED", "INFO"), ("LAGGING", "WARNING"), ("STALE", "ALERT"), ("GAP", "ALERT"), ("RECOVERED", "INFO")],
+    [
+        ("CONNECTED", "INFO"),
+        ("LAGGING", "WARNING"),
+        ("STALE", "ALERT"),
+        ("GAP", "ALERT"),
+        ("RECOVERED", "INFO"),
+        ("DROPPED", "WARNING"),
+    ],
 )
 def test_every_status_is_an_alert(state: str, level: str) -> None:
     ((when, alert),) = run(lambda: status_alert(at((1.0, status(state)))))
     assert (when, alert.level, alert.source, alert.symbol) == (T0 + SECOND, AlertLevel[level], TRADES, "ACME")
     assert (alert.message, alert.value) == (f"binance trades ACME {state}: no message for 12 s", 12.0)
+
+
+def test_an_alert_names_its_symbol_once() -> None:
+    ((_, alert),) = run(lambda: status_alert(at((1.0, status("STALE", detail="ACME: it does not serve trade 7 yet")))))
+    assert alert.message == "binance trades ACME STALE: it does not serve trade 7 yet"
 
 
 def test_an_alert_without_symbol_or_detail_reads_well() -> None:

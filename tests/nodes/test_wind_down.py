@@ -122,7 +122,7 @@ def test_an_emergency_stop_takes_back_what_was_kept() -> None:
 
 def end(
     orders: Any = (), updates: Any = (), fills: Any = (), *stops: Any, timeout_s: float = 5.0,
-    opening: Opening | None = None,
+    on_stop: str = CANCEL, opening: Opening | None = None,
 ) -> list[tuple[float, bool]]:  # fmt: skip
     """(seconds, said) of `finished`."""
     out = run(
@@ -131,6 +131,7 @@ def end(
             at(*orders, typ=OrderRequest),
             at(*updates, typ=OrderUpdate),
             at(*fills, typ=Fill),
+            on_stop,
             timeout_s,
             opening,
         )
@@ -144,7 +145,7 @@ def test_where_nothing_works_the_end_comes_at_once_and_once() -> None:
 
 def test_without_a_stop_there_is_no_end() -> None:
     orders, updates = at((1.0, order(1))), at((2.0, update(1, "CANCELLED", 10.0)))
-    assert run(lambda: finished(csp.null_ts(bool), orders, updates, csp.null_ts(Fill), 5.0, None)) == []
+    assert run(lambda: finished(csp.null_ts(bool), orders, updates, csp.null_ts(Fill), CANCEL, 5.0, None)) == []
 
 
 def test_the_end_waits_for_the_last_acknowledgement() -> None:
@@ -190,6 +191,23 @@ def test_orders_of_the_opening_are_waited_for() -> None:
     assert end(updates=[(6.0, update("old-1", "CANCELLED", 4.0))], opening=opening) == [(6.0, True)]
     filled = {"updates": [(6.0, update("old-1", "FILLED"))], "opening": opening}
     assert end(fills=[(7.0, fill("old-1", 4.0))], **filled) == [(7.0, True)]
+
+
+def test_what_is_kept_is_not_waited_for_but_every_answer_is() -> None:
+    working = OpeningOrder(
+        order_id="old-1", symbol="A", side="BUY", order_type="LIMIT", quantity="10", remaining="4", limit_price="9"
+    )
+    kept: dict[str, Any] = {"on_stop": KEEP, "opening": Opening(cash="0", orders=(working,))}
+    orders = [(1.0, order(1)), (1.0, order(2))]
+    accepted = [(2.0, update(1, "ACCEPTED", 10.0)), (2.0, update(2, "PARTLY_FILLED", 4.0))]
+    assert end(orders, accepted, **kept) == [(5.0, True)]
+    # One that is not answered, a strategy's own cancel on its way, a fill that an ended order owes.
+    assert end([*orders, (4.0, order(3))], [*accepted, (6.0, update(3, "ACCEPTED", 10.0))], **kept) == [(6.0, True)]
+    leaving = [(4.0, update(1, "CANCEL_PENDING", 10.0)), (7.0, update(1, "CANCELLED", 10.0))]
+    assert end(orders, accepted + leaving, **kept) == [(7.0, True)]
+    filled = [*accepted, (4.0, update(1, "FILLED"))]
+    assert end(orders, filled, [(8.0, fill(1, 10.0))], **kept) == [(8.0, True)]
+    assert end(orders, accepted[:1], **kept) == [(10.0, False)]
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan"), float("inf")])

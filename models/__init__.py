@@ -1,0 +1,1 @@
+"""Language models of the market and what runs them: no csp, no trainer."""

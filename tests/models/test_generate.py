@@ -1,0 +1,162 @@
+"""The command that lets a checkpoint speak."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from price_checkpoint import CODES, make_checkpoint
+from tiny_model import tiny
+from tokenizer_bars import rows, walk
+
+from models.checkpoint import Training, write
+from models.engine import Engine, Fed
+from models.fan import Fan, bands, fan_png
+from models.fingpt import FinGPT
+from models.generate import GenerateConfig, GenerateError, main, parse_tokens, run
+from models.sampling import Sampling
+from tokenizer.bars import BarSeries, hours_of_week
+from tokenizer.codec import Codec
+
+PNG = b"\x89PNG\r\n"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("models") / "checkpoint")
+
+
+def bars_file(path: Path, bars: BarSeries, hours: int = 1) -> Path:
+    opened = (bars.close_time - hours * 3_600 * 10**9).astype("datetime64[ns]").astype("datetime64[s]")
+    lines = ["open_time,open,high,low,close,volume"]
+    for when, bar in zip(opened.astype(str), rows(bars), strict=True):
+        lines.append(f"{when}Z," + ",".join(f"{number!r}" for number in bar))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def config(folder: Path, **values: Any) -> GenerateConfig:
+    return GenerateConfig(**{"seed_tokens": "1 2 3", "out": str(folder / "fan.png"), "paths": 20, **values})
+
+
+def test_seed_tokens_are_continued_as_the_engine_does(checkpoint: Path, tmp_path: Path) -> None:
+    said = run(checkpoint, config(tmp_path, num_generate=7, start_hour=166, seed=3)).splitlines()
+
+    engine = Engine(FinGPT.load(checkpoint), 1)
+    engine.feed([Fed(symbol="", tokens=[1, 2, 3], hours=[166, 167, 0])])
+    expected = engine.sample("", 7, hours=[1, 2, 3, 4, 5, 6, 7], seed=3)
+    assert said[0] == " ".join(map(str, expected))
+    assert "log return in scales" in said[1]
+    assert (tmp_path / "fan.png").read_bytes().startswith(PNG)
+
+
+def test_bars_are_continued_from_their_last_close_and_hour(checkpoint: Path, tmp_path: Path) -> None:
+    bars = walk(300, seed=8)
+    path = bars_file(tmp_path / "WALK_1h.csv", bars)
+
+    said = run(checkpoint, config(tmp_path, data=str(path), num_generate=5, horizon=10)).splitlines()
+
+    codec = Codec.load(checkpoint)
+    tokens, hours = codec.encode(bars).tokens[32:], hours_of_week(bars.close_time)[32:]
+    engine = Engine(FinGPT.load(checkpoint), 1)
+    engine.feed([Fed(symbol="WALK", tokens=tokens.tolist(), hours=hours.tolist())])
+    ahead = [(int(hours[-1]) + i) % 168 for i in range(1, 6)]
+    assert said[0] == " ".join(map(str, engine.sample("WALK", 5, hours=ahead)))
+    low, middle, high = (float(part.split()[0]) for part in said[1].split("close: ")[1].split(", "))
+    assert low < middle < high
+    assert middle == pytest.approx(bars.close[-1], rel=0.2)
+
+
+def test_the_same_command_gives_the_same_picture(checkpoint: Path, tmp_path: Path) -> None:
+    pictures = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        run(checkpoint, config(tmp_path / name, scale=0.01, temperature=0.7))
+        pictures.append((tmp_path / name / "fan.png").read_bytes())
+
+    assert pictures[0] == pictures[1]
+    run(checkpoint, config(tmp_path, scale=0.01, temperature=0.7, seed=1))
+    assert (tmp_path / "fan.png").read_bytes() != pictures[0]
+
+
+def test_a_model_without_a_tokenizer_speaks_tokens_only(tmp_path: Path) -> None:
+    model, training = tiny(), Training(start=None, end=None, symbols=("A",), bar_s=60.0, embargo_bars=0)
+    arguments: dict[str, Any] = {"kind": "fingpt", "codec": None, "training": training, "metrics": {}}
+    write(tmp_path / "bare", config=model.to_manifest(), tensors=model.to_tensors(), **arguments)
+
+    said = run(tmp_path / "bare", config(tmp_path, num_generate=4))
+
+    assert len(said.splitlines()[0].split()) == 4
+    assert "no fan chart" in said
+    assert not (tmp_path / "fan.png").exists()
+    with pytest.raises(GenerateError, match="without a tokenizer"):
+        run(tmp_path / "bare", config(tmp_path, data="bars.csv"))
+
+
+def test_bars_of_another_length_and_too_few_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    few = bars_file(tmp_path / "FEW_1h.csv", walk(20))
+    with pytest.raises(GenerateError, match="warm-up of 32, was 20"):
+        run(checkpoint, config(tmp_path, data=str(few)))
+
+    other = make_checkpoint(tmp_path / "daily", bar_s=86_400.0)
+    with pytest.raises(GenerateError, match="want bars of 86400 s"):
+        run(other, config(tmp_path, data=str(few)))
+
+
+@pytest.mark.parametrize("text", ["", " , ", "1 -2", f"{CODES}", "1.5", "x", "1" * 50, "٣"])
+def test_impossible_seed_tokens_are_refused(text: str) -> None:
+    with pytest.raises(GenerateError, match="seed token"):
+        parse_tokens(text, CODES)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"start_hour": 168},
+        {"scale": 0.0},
+        {"scale": float("nan")},
+        {"num_generate": -1},
+        {"paths": -1},
+        {"horizon": 0},
+        {"seed": -1},
+        {"top_p": 0.0},
+    ],
+)
+def test_impossible_configs_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must lie"):
+        GenerateConfig(**wrong)
+
+
+def test_the_command_prints_and_exits(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    done = main([str(checkpoint), "--seed-tokens", "1, 2 3", "--num-generate", "9", "--paths", "8", "--horizon", "6"])
+    printed = capsys.readouterr().out.splitlines()
+
+    assert done == 0
+    assert len(printed[0].split()) == 9
+    assert printed[-1] == "runs/generate/fan.png"
+    assert main([str(checkpoint), "--seed-tokens", "99"]) == 2
+    assert main([str(tmp_path / "none")]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in errors] == ["error", "error"]
+    with pytest.raises(SystemExit) as left:
+        main([str(checkpoint), "--top-p", "2"])
+    assert left.value.code == 2
+    assert "top_p must lie in (0, 1]" in capsys.readouterr().err
+
+
+def test_bands_are_quantiles_over_the_paths() -> None:
+    future = np.array([[1.0, 10.0], [3.0, 0.0], [2.0, 5.0]])
+
+    assert bands(future, (0.0, 0.5, 1.0)).tolist() == [[1.0, 0.0], [2.0, 5.0], [3.0, 10.0]]
+
+
+def test_a_fan_of_one_path_and_one_bar_can_be_drawn() -> None:
+    assert fan_png(Fan("One", "value", np.array([1.0]), np.array([[2.0]]))).startswith(PNG)
+
+
+def test_sampling_of_a_config_is_its_flags() -> None:
+    assert GenerateConfig(temperature=0.5, top_k=3, top_p=0.9).sampling == Sampling(temperature=0.5, top_k=3, top_p=0.9)

@@ -1,0 +1,241 @@
+"""One seam to a model: the same answers from history, from a worker beside a live engine, and from a recording."""
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import csp
+import pytest
+from csp import ts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import T0, at, run
+
+from feeds.clock import utc_now
+from feeds.record import Inputs, Recorder, RecordingInputs, ReplayedInputs
+from nodes.events import NodeError
+from nodes.infer import InferConfig, Request, Worker, infer
+
+FAR = timedelta(seconds=60)
+LATENCY = timedelta(milliseconds=50)
+
+
+class Ask(Request):
+    numbers: list[int]
+
+
+class Sum(csp.Struct):
+    symbol: str
+    asof: datetime
+    value: int
+    batch: int  # requests that were answered together
+
+
+class Adder:
+    """Adds up what it is asked; refuses a 13. It may be made to wait."""
+
+    name = "adder"
+
+    def __init__(self, open_gate: bool = True) -> None:
+        self.gate = threading.Event()
+        self.calls: list[list[str]] = []
+        if open_gate:
+            self.gate.set()
+
+    def predict(self, requests: Sequence[Any]) -> list[Sum]:
+        self.calls.append([request.key for request in requests])
+        assert self.gate.wait(60.0)
+        if any(13 in request.numbers for request in requests):
+            raise ValueError("want no 13")
+        return [Sum(symbol=r.key, asof=r.asof, value=sum(r.numbers), batch=len(requests)) for r in requests]
+
+    def merge(self, waiting: Ask, newer: Ask) -> Ask:
+        return Ask(key=newer.key, asof=newer.asof, numbers=[*waiting.numbers, *newer.numbers])
+
+
+def ask(key: str, *numbers: int, asof: datetime = T0) -> Ask:
+    return Ask(key=key, asof=asof, numbers=list(numbers))
+
+
+def in_history(*edges: Any, config: InferConfig | None = None) -> dict[str, list[tuple[datetime, Any]]]:
+    def graph() -> dict[str, Any]:
+        done = infer(edges, Adder(), Sum, config or InferConfig(latency_ms=50.0), live=False, inputs=Inputs())
+        return {"answer": done.answer, "error": done.error}
+
+    return run(graph)
+
+
+def test_requests_of_one_instant_are_answered_together_after_the_latency() -> None:
+    out = in_history(at((0.0, ask("A", 1)), (1.0, ask("A", 2))), at((0.0, ask("B", 5))))
+
+    told = [(when, s.symbol, s.value, s.batch) for when, s in out["answer"]]
+    first, second = T0 + LATENCY, T0 + timedelta(seconds=1) + LATENCY
+    assert told == [(first, "A", 1, 2), (first, "B", 5, 2), (second, "A", 2, 1)]
+    assert out["error"] == []
+
+
+def test_requests_that_come_one_by_one_in_an_instant_are_one_batch() -> None:
+    out = in_history(at((0.0, ask("A", 1)), (0.0, ask("B", 2)), (0.0, ask("A", 3))))
+
+    assert [(s.symbol, s.value, s.batch) for _, s in out["answer"]] == [("A", 4, 2), ("B", 2, 2)]
+
+
+def test_a_failure_is_an_error_of_each_request_and_ends_nothing() -> None:
+    out = in_history(at((0.0, ask("A", 13)), (1.0, ask("A", 1))), at((0.0, ask("B", 2))))
+
+    failed = [(when, e.node, e.symbol, e.error) for when, e in out["error"]]
+    text = "ValueError: want no 13"
+    assert failed == [(T0 + LATENCY, "adder", "A", text), (T0 + LATENCY, "adder", "B", text)]
+    assert [(when, s.value) for when, s in out["answer"]] == [(T0 + timedelta(seconds=1) + LATENCY, 1)]
+
+
+def test_a_model_that_answers_too_few_has_failed() -> None:
+    class Short(Adder):
+        def predict(self, requests: Sequence[Any]) -> list[Sum]:
+            return super().predict(requests)[1:]
+
+    def graph() -> dict[str, Any]:
+        done = infer([at((0.0, ask("A", 1)))], Short(), Sum, InferConfig(latency_ms=50.0), live=False, inputs=Inputs())
+        return {"answer": done.answer, "error": done.error}
+
+    out = run(graph)
+
+    assert out["answer"] == []
+    assert [e.error for _, e in out["error"]] == ["ValueError: want 1 answers, was 0"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("AB"), st.integers(0, 9)), max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_nothing_is_lost_and_each_instant_is_one_batch(asked: list[tuple[int, str, int]]) -> None:
+    points = sorted(asked, key=lambda each: each[0])
+    edge = at(*((float(when), ask(key, n)) for when, key, n in points), typ=Ask)
+
+    out = in_history(edge)
+
+    want: dict[tuple[int, str], int] = {}
+    for when, key, n in points:
+        want[when, key] = want.get((when, key), 0) + n
+    due = {(T0 + timedelta(seconds=when) + LATENCY, key): n for (when, key), n in want.items()}
+    assert {(when, s.symbol): s.value for when, s in out["answer"]} == due
+    assert len(out["answer"]) == len(due)
+
+
+def test_the_latency_is_one_setting() -> None:
+    quick = in_history(at((0.0, ask("A", 1))), config=InferConfig(latency_ms=0.001))
+
+    assert [when for when, _ in quick["answer"]] == [T0 + timedelta(microseconds=1)]
+
+
+@pytest.mark.parametrize("wrong", [{"latency_ms": 0.0}, {"settle_ms": -1.0}, {"stale_after_s": float("nan")}])
+def test_impossible_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        InferConfig(**wrong)
+
+
+# --- live: a worker beside the engine ---
+
+
+@csp.node
+def _note(answer: ts[Sum], error: ts[NodeError], told: object, done: object) -> ts[bool]:
+    if csp.ticked(answer):
+        told.append(("answer", answer.symbol, answer.value, answer.batch))
+    if csp.ticked(error):
+        told.append(("error", error.symbol, error.error))
+    if done():
+        return True
+
+
+@csp.node
+def _release(asked: ts[Ask], after: int, model: object) -> None:
+    """Let the model answer once so many requests were handed over."""
+    with csp.state():
+        s_count = 0
+
+    if csp.ticked(asked):
+        s_count += 1
+        if s_count == after:
+            model.gate.set()
+
+
+def in_a_run(points: list[Ask], model: Adder, enough: Callable[[list[Any]], bool], inputs: Inputs) -> list[Any]:
+    """Ask, in a cycle each, in an engine that runs live; until `enough` was told."""
+    told: list[Any] = []
+    start = utc_now()
+
+    def graph() -> None:
+        edge = csp.curve(Ask, [(timedelta(0), each) for each in points])
+        config = InferConfig(settle_ms=20.0, stale_after_s=10.0)
+        done = infer([edge], model, Sum, config, live=True, inputs=inputs)
+        _release(csp.delay(edge, timedelta(milliseconds=1)), len(points), model)
+        csp.stop_engine(_note(done.answer, done.error, told, lambda: enough(told)))
+
+    csp.run(graph, starttime=start, endtime=FAR, realtime=True)
+    return told
+
+
+def test_what_waits_for_the_worker_is_taken_in_by_what_comes_later() -> None:
+    model, now = Adder(open_gate=False), utc_now()
+    asked = [ask("A", 1, asof=now), ask("B", 2, asof=now), ask("A", 3, asof=now), ask("A", 4, asof=now)]
+
+    told = in_a_run(asked, model, lambda told: sum(each[2] for each in told) >= 10, Inputs())
+
+    total = {key: sum(each[2] for each in told if each[1] == key) for key in "AB"}
+    assert total == {"A": 8, "B": 2}  # nothing is lost
+    assert sum(map(len, model.calls)) < len(asked)  # and not each was asked for itself
+
+
+def test_a_failure_of_the_worker_is_an_error_and_not_the_end() -> None:
+    told = in_a_run([ask("A", 13, asof=utc_now())], Adder(), lambda told: bool(told), Inputs())
+
+    assert told == [("error", "A", "ValueError: want no 13")]
+
+
+def test_an_old_answer_is_refused() -> None:
+    old = utc_now() - timedelta(minutes=1)
+
+    (told,) = in_a_run([ask("A", 1, asof=old)], Adder(), lambda told: bool(told), Inputs())
+
+    assert told[:2] == ("error", "A")
+    assert told[2].endswith("s old, 10 s are allowed")
+
+
+def test_a_full_worker_gives_up_the_oldest_key_and_says_so() -> None:
+    worker = Worker(Adder(), 0.0, waiting_max=2)
+    for key in "ABC":
+        worker.take("request", ask(key, 1))
+
+    assert list(worker._waiting) == ["B", "C"]
+    assert worker._dropped == ["A"]
+    assert worker._no_room("A").error == "BufferError: dropped, as 2 newer requests of others waited"
+
+
+@csp.node
+def _keep(answer: ts[Sum], error: ts[NodeError], told: object) -> None:
+    if csp.ticked(answer):
+        told.append(("answer", answer.symbol, answer.value, answer.batch))
+    if csp.ticked(error):
+        told.append(("error", error.symbol, error.error))
+
+
+def test_a_replay_gives_the_recorded_answers_and_asks_no_model(tmp_path: Path) -> None:
+    asked = [ask("A", 1, asof=utc_now()), ask("B", 13, asof=utc_now() - timedelta(minutes=1))]
+    live = in_a_run(asked, Adder(), lambda told: len(told) >= 2, RecordingInputs(Recorder(tmp_path / "run")))
+
+    class Never(Adder):
+        def predict(self, requests: Sequence[Any]) -> list[Sum]:
+            raise AssertionError("a replay asks no model")
+
+    told: list[Any] = []
+
+    def graph() -> None:
+        edge = csp.curve(Ask, [(timedelta(0), each) for each in asked])
+        config = InferConfig(settle_ms=20.0, stale_after_s=10.0)
+        done = infer([edge], Never(), Sum, config, live=True, inputs=ReplayedInputs(tmp_path / "run"))
+        _keep(done.answer, done.error, told)
+
+    csp.run(graph, starttime=utc_now() - timedelta(minutes=1), endtime=utc_now() + timedelta(minutes=1))
+
+    assert told == live
+    assert len(told) == 2

@@ -1,0 +1,191 @@
+import json
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizer_bars import rows as bar_rows
+from tokenizer_bars import walk
+
+from models.checkpoint import write
+from models.manifest import Training
+from tokenizer.analysis import AnalysisConfig, AnalysisError, analyse, encoded, main, read_tokens
+from tokenizer.codec import Codec, TokenizerConfig
+from tokenizer.fit import fit
+from tokenizer.vocabulary import TokenRow
+
+ALL = {"usage.png", "codes.png", "returns.png", "transitions.png", "memory.png", "ngrams.png", "surprise.png"}
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return fit([walk(2_000)], TokenizerConfig(codes=32, hidden=32), seed=0, steps=100, batch=128)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "tokenizer"
+    training = Training(
+        start=datetime(2024, 1, 1),
+        end=datetime(2024, 3, 1),
+        symbols=("WALK",),
+        bar_s=3600.0,
+        embargo_bars=256,
+        data_sha256="0" * 64,
+        licence="made up",
+    )
+    write(
+        folder,
+        kind="tokenizer",
+        config={},
+        codec=codec.to_manifest(),
+        training=training,
+        metrics={},
+        tensors=codec.to_tensors(),
+    )
+    return folder
+
+
+def bars_file(path: Path, count: int) -> Path:
+    bars = walk(count, seed=3)
+    opened = (bars.close_time - 3_600 * 10**9).astype("datetime64[ns]").astype("datetime64[s]")
+    lines = ["open_time,open,high,low,close,volume"]
+    lines += [
+        f"{when}Z," + ",".join(f"{number!r}" for number in bar)
+        for when, bar in zip(opened.astype(str), bar_rows(bars), strict=True)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_codec_comes_back_from_a_checkpoint(codec: Codec, checkpoint: Path) -> None:
+    loaded, bars = Codec.load(checkpoint), walk(500, seed=9)
+
+    assert loaded.config == codec.config
+    assert np.array_equal(loaded.encode(bars).tokens, codec.encode(bars).tokens)
+
+
+def test_bars_give_all_pictures_and_the_same_bytes_again(codec: Codec) -> None:
+    rows = encoded(codec, [walk(1_500, seed=1), walk(1_000, seed=2, symbol="OTHER"), walk(20, symbol="SHORT")])
+
+    one, two = (analyse(rows, codec, AnalysisConfig(top=3)) for _ in range(2))
+
+    assert set(one.pictures) == ALL
+    assert all(png.startswith(PNG) for png in one.pictures.values())
+    assert one.pictures == two.pictures
+    assert one.figures == two.figures
+    assert one.figures["symbols"] == ["OTHER", "WALK"]
+    assert one.figures["tokens"] == 1_500 + 1_000 - 2 * 32
+    assert json.loads(json.dumps(one.figures, allow_nan=False)) == json.loads(json.dumps(two.figures))
+
+
+def test_a_codec_alone_shows_its_training_tokens(codec: Codec) -> None:
+    found = analyse([], codec, AnalysisConfig())
+
+    assert set(found.pictures) == {"usage.png", "codes.png"}
+    assert found.figures["perplexity"] == codec.perplexity
+
+
+@pytest.mark.parametrize("said", [[0], [5] * 50])
+def test_few_or_dull_tokens_are_drawn_as_well(said: list[int]) -> None:
+    found = analyse([TokenRow(symbol="", tokens=np.array(said, np.int64))], None, AnalysisConfig())
+
+    assert set(found.pictures) == ALL - {"codes.png", "returns.png"}
+    json.dumps(found.figures, allow_nan=False)
+
+
+def test_many_symbols_and_many_codes_are_drawn(codec: Codec) -> None:
+    random = np.random.default_rng(0)
+    rows = [TokenRow(symbol=str(i), tokens=random.integers(0, 300, 300)) for i in range(40)]
+
+    found = analyse(rows, None, AnalysisConfig(codes=300, gram=2, top=3))
+
+    assert found.figures["codes"] == 300
+
+
+def test_token_files_are_read_by_blanks_commas_and_empty_lines(tmp_path: Path) -> None:
+    file = tmp_path / "said.txt"
+    file.write_text("80 81,83\n89\n\n\n66, 7\n")
+
+    assert [row.tokens.tolist() for row in read_tokens(file, 128)] == [[80, 81, 83, 89], [66, 7]]
+    assert [row.symbol for row in read_tokens(file, 128)] == ["said 1", "said 2"]
+
+
+@pytest.mark.parametrize("text", ["1 128", "1 -1", "1.5", "one", "", "\n\n", "²", "1e3", "9" * 5_000])
+def test_a_file_of_other_things_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "said.txt"
+    file.write_text(text)
+
+    with pytest.raises(AnalysisError, match=r"tokens"):
+        read_tokens(file, 128)
+
+
+def test_the_command_writes_pictures_figures_and_a_summary(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bars_file(tmp_path / "ACME_1h.csv", 800)
+    out = tmp_path / "found"
+
+    code = main([str(checkpoint), "--data", str(data), "--top", "3", "--out", str(out)])
+
+    assert code == 0, capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == ALL | {"analysis.json"}
+    figures = json.loads((out / "analysis.json").read_text())
+    assert figures["symbols"] == ["ACME"]
+    said = capsys.readouterr().out
+    assert f"perplexity    {figures['perplexity']:.1f} of 32 codes" in said
+    assert "bits a token on the last" in said
+
+
+def test_the_command_reads_plain_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "said.txt").write_text(" ".join(str(i % 7) for i in range(500)))
+
+    assert main([str(tmp_path / "said.txt"), "--codes", "8", "--top", "2", "--out", str(tmp_path / "found")]) == 0
+
+    assert "perplexity    7.0 of 8 codes, 1 unused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.txt"], "cannot be read"),
+        (["said.txt", "--data", "bars.csv"], "plain tokens come without one"),
+        (["empty"], "error: "),
+    ],
+)
+def test_what_cannot_be_analysed_is_a_sentence_and_2(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "said.txt").write_text("1 2 3")
+    (tmp_path / "empty").mkdir()
+
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_impossible_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["said.txt", "--gram", "1"])
+
+    assert ended.value.code == 2
+    assert "gram must lie in [2, 6], was 1" in capsys.readouterr().err
+
+
+def test_bars_that_end_in_the_warm_up_and_two_files_of_one_symbol_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    short = bars_file(tmp_path / "ACME_1h.csv", 20)
+    again = bars_file(tmp_path / "other" / "ACME_1h.csv", 20)
+
+    assert main([str(checkpoint), "--data", str(short), "--out", str(tmp_path / "x")]) == 2
+    assert "no bar after the warm-up of 32 bars" in capsys.readouterr().err
+    assert main([str(checkpoint), "--data", str(short), str(again), "--out", str(tmp_path / "x")]) == 2
+    assert "two files hold ACME" in capsys.readouterr().err

@@ -1,0 +1,200 @@
+"""The command, whole: from a file of bars or tokens to a checkpoint, with an exit code that tells."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from training_files import START, as_before, bar_file, config_file, losses, series  # noqa: F401 - a fixture
+
+from models.checkpoint import read_manifest
+from models.fingpt import FinGPT
+from tokenizer.codec import Codec
+from trainer.__main__ import main
+from trainer.data import digest
+from trainer.logs import read_log
+
+WINDOW_END = datetime(2024, 2, 5)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bar_file(tmp_path_factory.mktemp("data"), [series("AAA", 1_200), series("BBB", 1_200, seed=1)])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A folder where `fingpt` has run once."""
+    folder = tmp_path_factory.mktemp("run")
+    config = config_file(folder, data, "tensorboard = false")
+    assert main(["fingpt", str(config), "--quiet", "--model.symbols", "AAA", "BBB"]) == 0
+    return folder
+
+
+def test_a_checkpoint_holds_model_and_codec_and_what_they_have_seen(run: Path) -> None:
+    manifest = read_manifest(run / "made")
+    bars = {s.symbol: s.slice(end_ns=None) for s in (series("AAA", 1_200), series("BBB", 1_200, seed=1))}
+    cut = (WINDOW_END - datetime(1970, 1, 1)) // timedelta(microseconds=1) * 1_000
+
+    assert manifest.training.start == START + timedelta(hours=1)
+    assert manifest.training.end == WINDOW_END - timedelta(hours=1)
+    assert manifest.training.symbols == ("AAA", "BBB")
+    assert manifest.training.bar_s == 3600.0
+    assert manifest.training.embargo_end == WINDOW_END + timedelta(hours=16)
+    assert not manifest.overlap(WINDOW_END + timedelta(hours=17), WINDOW_END + timedelta(days=9))
+    assert manifest.overlap(WINDOW_END, WINDOW_END + timedelta(days=9))
+    seen = {name: one.slice(end_ns=cut) for name, one in bars.items()}
+    for one in seen.values():  # the file has no volume
+        one.volume[:] = 0.0
+    assert manifest.training.data_sha256 == digest(seen)
+    model, codec = FinGPT.load(run / "made"), Codec.load(run / "made")
+    assert model.config.vocabulary == codec.codes == 16
+    assert model.config.symbols == ("AAA", "BBB")
+
+
+def test_every_figure_stands_beside_its_baselines(run: Path) -> None:
+    metrics = read_manifest(run / "made").metrics
+    for name in ("validation_bits", "test_bits"):
+        assert set(metrics[name]["baselines"]) == {"unigram", "bigram"}
+        low, high = metrics[name]["interval_95"] or (-9.0, 9.0)
+        assert low < metrics[name]["gain_over_bigram"] < high
+    assert metrics["test_mse"]["value"] < metrics["test_mse"]["baselines"]["training_mean"]
+    assert metrics["validation_bits"]["sample"] == "Not stated."
+    first = datetime.fromisoformat(metrics["test_bits"]["first"])
+    assert first > WINDOW_END + timedelta(hours=17)
+
+
+def test_logs_and_curves_lie_beside_the_checkpoint_and_the_state_is_gone(run: Path) -> None:
+    work = run / "made-training"
+    assert {path.name for path in work.iterdir()} == {"log.csv", "curves.png", "tokenizer"}
+    assert {path.name for path in (run / "made").iterdir()} == {"manifest.json", "weights.safetensors"}
+    rows = read_log(work / "log.csv")
+    assert rows[-1]["step"] == 30
+    assert rows[-1]["tokens"] == 30 * 4 * 16
+    tokenizer = read_manifest(work / "tokenizer")
+    assert tokenizer.kind == "tokenizer"
+    assert tokenizer.training.end is not None
+    assert tokenizer.training.end < WINDOW_END - timedelta(days=3)  # validation did not shape it
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, data: Path, tmp_path: Path) -> None:
+    assert main(["fingpt", str(config_file(tmp_path, data)), "--quiet", "--model.symbols", "AAA", "BBB"]) == 0
+    for name in ("manifest.json", "weights.safetensors"):
+        assert (tmp_path / "made" / name).read_bytes() == (run / "made" / name).read_bytes()
+    logs = [losses(read_log(folder / "made-training" / "log.csv")) for folder in (run, tmp_path)]
+    assert logs[0] == logs[1]
+
+
+def test_activations_computed_twice_and_events_change_nothing(run: Path, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason="the extra 'train' is not installed")
+    flags = ["--quiet", "--model.symbols", "AAA", "BBB", "--loop.activation-checkpointing", "--tensorboard"]
+    assert main(["fingpt", str(config_file(tmp_path, data)), *flags]) == 0
+    weights = [(folder / "made" / "weights.safetensors").read_bytes() for folder in (run, tmp_path)]
+    assert weights[0] == weights[1]
+    assert list((tmp_path / "made-training" / "tensorboard").iterdir())
+
+
+def test_the_future_changes_no_weight(run: Path, tmp_path: Path) -> None:
+    longer = [series("AAA", 1_200), series("BBB", 1_200, seed=1)]
+    for one in longer:
+        after = one.close_time >= (WINDOW_END - datetime(1970, 1, 1)) // timedelta(microseconds=1) * 1_000
+        for name in ("open", "high", "low", "close"):
+            getattr(one, name)[after] *= 3.0
+    config = config_file(tmp_path, bar_file(tmp_path, longer))
+    assert main(["fingpt", str(config), "--quiet", "--model.symbols", "AAA", "BBB"]) == 0
+    weights = [(folder / "made" / "weights.safetensors").read_bytes() for folder in (run, tmp_path)]
+    assert weights[0] == weights[1]
+
+
+def test_a_tokenizer_alone_and_then_a_model_on_it(run: Path, data: Path, tmp_path: Path) -> None:
+    config = config_file(tmp_path, data)
+    assert main(["tokenizer", str(config), "--quiet"]) == 0
+    made = tmp_path / "made-tokenizer"
+    weights = [(folder / "weights.safetensors").read_bytes() for folder in (made, run / "made-training" / "tokenizer")]
+    assert weights[0] == weights[1]
+
+    assert main(["fingpt", str(config), "--quiet", "--fit.checkpoint", str(made)]) == 0
+
+    manifest = read_manifest(tmp_path / "made")
+    assert manifest.codec == read_manifest(made).codec
+    assert manifest.training.start == START + timedelta(hours=1)
+    assert manifest.training.end == WINDOW_END - timedelta(hours=1)
+
+
+def test_a_tokenizer_that_has_seen_the_test_is_refused(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_file(tmp_path, data)
+    assert main(["tokenizer", str(config), "--quiet", "--split.end", "2024-02-15"]) == 0
+    flags = ["--quiet", "--fit.checkpoint", str(tmp_path / "made-tokenizer"), "--split.validation-start", "2024-01-15"]
+    assert main(["fingpt", str(config), *flags, "--split.end", "2024-01-20"]) == 2
+    assert "has seen bars up to" in capsys.readouterr().err
+
+
+def test_plain_tokens_are_in_sample_everywhere(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    steps = np.cumsum(rng.integers(0, 3, 2_000)) % 16  # each token is at most two above the one before
+    tokens = tmp_path / "tokens.txt"
+    tokens.write_text(" ".join(map(str, steps)))
+    config = config_file(tmp_path, data, steps=60)
+
+    flags = ["--model.no-hours", "--model.vocabulary", "16", "--optim.lr", "0.01", "--tokens", str(tokens)]
+    assert main(["fingpt", str(config), *flags]) == 0
+
+    assert "every figure is in-sample" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "made")
+    assert manifest.codec is None
+    assert manifest.training.start is None
+    assert manifest.overlap(datetime(1980, 1, 1), datetime(1980, 1, 2))
+    assert manifest.overlap(datetime(2090, 1, 1), datetime(2090, 1, 2))
+    assert manifest.metrics["validation_bits"]["value"] < 3.0  # it found the rule: the unigram has 4
+    assert "test_bits" not in manifest.metrics
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--tokens", "none.txt"], "neither hour nor symbol"),
+        (["--tokens", "none.txt", "--model.no-hours"], "none.txt does not exist"),
+        (["--tokens", "none.txt", "--model.no-hours", "--folds", "2"], "want folds = 0"),
+        (["--model.symbols", "ZZZ"], "model.symbols names ZZZ"),
+        (["--update"], "the config names none"),
+        (["--split.embargo-bars", "15"], "at least the context"),
+        (["--split.end", "2024-01-01T12:00"], "nothing is left to train on"),
+        (["--tokenizer.codes", "4096"], "no tokenizer can be fitted"),
+        (["--fit.checkpoint", "nowhere"], "nowhere"),
+        (["--loop.device", "cuda"], "no such device"),
+        (["--feeds.0.path", "none.parquet"], "none.parquet does not exist"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(
+    data: Path, tmp_path: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "cuda" in flags and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert main(["fingpt", str(config_file(tmp_path, data)), "--quiet", *flags]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_collapsed_codebook_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat = series("AAA", 1_200)
+    columns = {name: np.full(len(flat), 100.0) for name in ("open", "high", "low", "close")}
+    for name, column in columns.items():
+        getattr(flat, name)[:] = column
+    config = config_file(tmp_path, bar_file(tmp_path, [flat]))
+    assert main(["fingpt", str(config), "--quiet"]) == 2
+    assert "the tokenizer is of no use" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
+def test_help_needs_no_config_and_no_command_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, code in ((["--help"], 0), (["fingpt", "--help"], 0), ([], 2), (["sing", "x.toml"], 2), (["fingpt"], 2)):
+        with pytest.raises(SystemExit) as left:
+            main(argv)
+        assert left.value.code == code
+    shown = capsys.readouterr().out
+    assert "--loop.steps" in shown
+    assert "torchrun" in shown

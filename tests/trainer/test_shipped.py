@@ -1,0 +1,66 @@
+"""A result is compared with the shipped checkpoint, and takes its place only when told."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from checkpoint_files import METRICS, TENSORS, TRAINING
+from training_files import as_before, bar_file, config_file, series  # noqa: F401 - a fixture
+
+from models.checkpoint import read_manifest, write
+from trainer.__main__ import main
+from trainer.shipped import compare
+
+
+def checkpoint(folder: Path, *, bits: float | None = 5.99, shift: float = 0.0, **changed: Any) -> Path:
+    metrics = {} if bits is None else {"test_bits": METRICS["test_bits"] | {"value": bits}}
+    tensors = TENSORS | {"model.head.weight": TENSORS["model.head.weight"] + shift}
+    given = {"kind": "fingpt", "config": {}, "codec": {"kind": "vqvae"}, "training": TRAINING, **changed}
+    write(folder, metrics=metrics, tensors=tensors, **given)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("bits", "shift", "changed", "same", "said"),
+    [
+        (5.99, 0.0, {}, True, "identical to"),
+        (5.99, 0.0, {"code": "later"}, True, "the weights of"),
+        (6.0, 1.0, {}, True, "6.0000 against 5.9900, 0.0100 apart"),
+        (5.975, 1.0, {}, True, "0.0150 apart"),
+        (6.02, 1.0, {}, False, "0.0300 apart, at most 0.02 expected"),
+        (None, 1.0, {}, False, "test bits are not on both sides"),
+        (5.99, 1.0, {"training": replace(TRAINING, data_sha256="cd" * 32)}, False, "trained on other bars"),
+    ],
+)
+def test_other_machines_may_round_and_nothing_more(
+    tmp_path: Path, bits: float | None, shift: float, changed: dict[str, Any], same: bool, said: str
+) -> None:
+    home = checkpoint(tmp_path / "home")
+    found = compare(checkpoint(tmp_path / "made", bits=bits, shift=shift, **changed), home)
+    assert found.same == same
+    assert said in found.line
+
+
+def test_the_shipped_checkpoint_is_compared_and_replaced_only_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    config = config_file(tmp_path, bar_file(tmp_path, [series("AAA", 1_200)]), f'shipped = "{home}"', steps=10)
+    flags = ["fingpt", str(config), "--quiet"]
+
+    assert main(flags) == 1
+    assert "there is no" in capsys.readouterr().out
+    assert not home.exists()
+    assert main([*flags, "--update"]) == 0
+    shipped = read_manifest(home).digest
+    assert shipped == read_manifest(tmp_path / "made").digest
+    capsys.readouterr()
+
+    shutil.rmtree(tmp_path / "made")
+    assert main([*flags, "--resume"]) == 0  # the tokenizer is there already
+    assert "identical to" in capsys.readouterr().out
+    assert main([*flags, "--loop.steps", "6", "--optim.lr", "1e-5"]) == 1
+    assert "other weights than" in capsys.readouterr().out
+    assert read_manifest(home).digest == shipped

@@ -1,0 +1,287 @@
+"""What a vocabulary looks like: python -m tokenizer.analysis CHECKPOINT_OR_TOKENS --data FILE ...
+
+Writes pictures and `analysis.json` into a folder, and a summary to stdout. Exit codes: 0 done, 2 bad usage or data.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tokenizer import pictures, vocabulary
+from tokenizer.bars import BarSeries, Ints
+from tokenizer.codec import Codec
+from tokenizer.vocabulary import TokenRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisConfig:
+    """Draw and describe the vocabulary of a tokenizer, or plain tokens."""
+
+    data: tuple[str, ...] = ()  # files of bars, read by the checkpoint's tokenizer
+    bar: str = "1h"  # length of their bars
+    stamp: str = "open"  # what the time of a bar means: open or close
+    time_zone: str = ""  # of times without an offset, such as UTC
+    codes: int = 128  # vocabulary of plain tokens
+    fit_share: float = 0.7  # of the bars, which surprise is learned from; it is judged on the rest
+    gram: int = 3  # length of the sequences that are looked for
+    top: int = 20  # sequences and outliers named
+    seed: int = 0  # of the shuffles
+    out: str = "runs/analysis"  # folder
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.codes <= 65_536:
+            raise ValueError(f"codes must lie in [2, 65536], was {self.codes}")
+        if not 0.0 < self.fit_share < 1.0:
+            raise ValueError(f"fit_share must lie in (0, 1), was {self.fit_share}")
+        if not 2 <= self.gram <= 6:
+            raise ValueError(f"gram must lie in [2, 6], was {self.gram}")
+        if not 1 <= self.top <= 100:
+            raise ValueError(f"top must lie in [1, 100], was {self.top}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, was {self.seed}")
+
+
+class AnalysisError(Exception):
+    """What was asked for cannot be analysed; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Pictures by file name, and the figures behind them in JSON values."""
+
+    figures: dict[str, Any]
+    pictures: dict[str, bytes]
+
+
+def analyse(rows: Sequence[TokenRow], codec: Codec | None, config: AnalysisConfig) -> Analysis:
+    """All that the tokens give: without times, returns or a codec, what needs those is left out.
+
+    Without rows the codec's own training counts are shown.
+    """
+    codes = config.codes if codec is None else codec.codes
+    use = vocabulary.usage(rows, codes)
+    if not rows and codec is not None:
+        use = vocabulary.usage_of(codec.code_counts)
+    drawn = {"usage.png": pictures.usage_picture(use)}
+    figures: dict[str, Any] = {
+        "tokens": int(use.counts.sum()),
+        "symbols": sorted({row.symbol for row in rows} - {""}),
+        "codes": codes,
+        "entropy_bits": use.entropy_bits,
+        "perplexity": use.perplexity,
+        "unused": use.unused,
+        "codes_of_half_the_tokens": use.half,
+        "counts": use.counts.tolist(),
+    }
+    order = np.arange(codes)
+    if codec is not None:
+        features = codec.config.features
+        order = np.argsort(codec.code_moves[:, features.close_index], kind="stable")
+        drawn["codes.png"] = pictures.codes_picture(codec.code_moves, use.counts, features)
+        figures["training_perplexity"] = codec.perplexity
+    if rows:
+        _sequence(rows, codec, config, order, use, figures, drawn)
+    if rows and all(row.z is not None for row in rows):
+        priced = vocabulary.code_returns(rows, codes)
+        drawn["returns.png"] = pictures.returns_picture(priced, order)
+        shown = {"mean": priced.mean, "size": priced.size, "next_mean": priced.next_mean, "next_size": priced.next_size}
+        figures["returns"] = {name: _numbers(column) for name, column in shown.items()}
+    return Analysis(figures, drawn)
+
+
+def _sequence(
+    rows: Sequence[TokenRow],
+    codec: Codec | None,
+    config: AnalysisConfig,
+    order: Ints,
+    use: vocabulary.Usage,
+    figures: dict[str, Any],
+    drawn: dict[str, bytes],
+) -> None:
+    """What lies in the order of tokens."""
+    codes = len(order)
+    drawn["transitions.png"] = pictures.transitions_picture(vocabulary.transitions(rows, codes), order)
+    remembered = vocabulary.memory(rows, codes, seed=config.seed)
+    drawn["memory.png"] = pictures.memory_picture(remembered, use.entropy_bits)
+    figures["memory"] = {
+        "lags": remembered.lags.tolist(),
+        "bits": _numbers(remembered.bits),
+        "noise_bits": _numbers(remembered.noise),
+    }
+    standing = vocabulary.grams(rows, codes, config.gram, config.top)
+    moves, features = (None, None) if codec is None else (codec.code_moves, codec.config.features)
+    drawn["ngrams.png"] = pictures.grams_picture(standing, moves, features)
+    figures["ngrams"] = [dataclasses.asdict(gram) for gram in standing]
+    found = vocabulary.surprise(rows, codes, config.fit_share)
+    named = vocabulary.outliers(rows, found, config.top)
+    drawn["surprise.png"] = pictures.surprise_picture(rows, found, named)
+    bits, single = found.after(found.bigram), found.after(found.unigram)
+    figures["surprise"] = {
+        "judged": len(bits),
+        "bigram_bits": float(bits.mean()) if len(bits) else None,
+        "unigram_bits": float(single.mean()) if len(single) else None,
+        "outliers": [dataclasses.asdict(outlier) for outlier in named],
+    }
+
+
+def _numbers(column: Any) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in column]
+
+
+def encoded(codec: Codec, series: Sequence[BarSeries]) -> list[TokenRow]:
+    """The tokens of each symbol, without warm-up; symbols too short for a token are left out."""
+    rows = []
+    for bars in series:
+        found = codec.encode(bars)
+        known = found.tokens >= 0
+        if known.any():
+            z = found.returns[known] / found.scale[known]
+            rows.append(
+                TokenRow(symbol=bars.symbol, tokens=found.tokens[known], close_time=bars.close_time[known], z=z)
+            )
+    return rows
+
+
+def read_tokens(path: Path, codes: int) -> list[TokenRow]:
+    """Plain tokens: whole numbers between blanks, commas or line ends; an empty line begins another row.
+
+    Raises:
+        AnalysisError: no such file, no text, or not such numbers.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise AnalysisError(
+            f"want a checkpoint folder or a text file of tokens, and {path} cannot be read: {exc}"
+        ) from None
+    rows: list[list[int]] = [[]]
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.replace(",", " ").split()
+        if not words and rows[-1]:
+            rows.append([])
+        for word in words:
+            if not (word.isascii() and word.isdigit() and len(word) <= 6 and int(word) < codes):
+                raise AnalysisError(f"{path}, line {number}: want tokens from 0 to {codes - 1}, was {word[:40]!r}")
+            rows[-1].append(int(word))
+    found = [row for row in rows if row]
+    if not found:
+        raise AnalysisError(f"{path} holds no tokens")
+    many = len(found) > 1
+    return [
+        TokenRow(symbol=f"{path.stem} {i}" if many else path.stem, tokens=np.array(row, np.int64))
+        for i, row in enumerate(found, 1)
+    ]
+
+
+def read_bars(config: AnalysisConfig) -> list[BarSeries]:
+    """The bars of all files, by symbol.
+
+    Raises:
+        AnalysisError: two files hold the same symbol.
+        feeds.errors.DataError: a file cannot be used.
+    """
+    from feeds.files import Source, tables  # csp-free; here, as only the command reads files
+
+    made: dict[str, BarSeries] = {}
+    for path in config.data:
+        source = Source(
+            path=path, kind="bars", symbol=_symbol(path), bar=config.bar, stamp=config.stamp, time_zone=config.time_zone
+        )
+        parts = list(tables(source))
+        columns = {
+            name: np.concatenate([part[name].to_numpy() for part in parts]).astype(np.float64)
+            for name in ("open", "high", "low", "close", "volume")
+        }
+        time, opened = (
+            np.concatenate([part[name].to_numpy() for part in parts]).astype("datetime64[ns]").astype(np.int64)
+            for name in ("time", "open_time")
+        )
+        symbol = _symbol(path)
+        if symbol in made:
+            raise AnalysisError(f"two files hold {symbol}: {path} and one before it")
+        bar_s = float(np.median(time - opened)) / 1e9
+        made[symbol] = BarSeries(symbol=symbol, bar_s=bar_s, close_time=time, **columns)
+    return list(made.values())
+
+
+def _symbol(path: str) -> str:
+    """AAPL of data/AAPL_1h.csv.gz: the file's name without its endings and a length of bars."""
+    return re.sub(r"_\d+[smhd].*$", "", Path(path).name.split(".")[0])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    import tyro
+
+    from feeds.errors import FeedError
+    from models.checkpoint import CheckpointError
+
+    @dataclass(frozen=True)
+    class Command:
+        subject: tyro.conf.Positional[Path]
+        """A checkpoint folder, or a text file of tokens."""
+        config: tyro.conf.OmitArgPrefixes[AnalysisConfig]
+
+    try:
+        asked = tyro.cli(Command, args=list(argv), prog="python -m tokenizer.analysis", description=__doc__)
+        config = asked.config
+        codec = Codec.load(asked.subject) if asked.subject.is_dir() else None
+        if codec is None and config.data:
+            raise AnalysisError("--data is read by a checkpoint's tokenizer, and plain tokens come without one")
+        rows = read_tokens(asked.subject, config.codes) if codec is None else encoded(codec, read_bars(config))
+        if codec is not None and config.data and not rows:
+            raise AnalysisError(f"the files hold no bar after the warm-up of {codec.config.features.warmup_bars} bars")
+        found = analyse(rows, codec, config)
+        folder = Path(config.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, png in found.pictures.items():
+            (folder / name).write_bytes(png)
+        (folder / "analysis.json").write_text(json.dumps(found.figures, indent=1, allow_nan=False) + "\n")
+    except (AnalysisError, CheckpointError, FeedError, OSError, ValueError) as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 2
+    print(summary(found.figures))
+    print(f"\npictures and analysis.json are in {folder}")
+    return 0
+
+
+def summary(figures: dict[str, Any]) -> str:
+    """The figures that a person wants first."""
+    codes = figures["codes"]
+    lines = [
+        f"tokens        {figures['tokens']:,}" + (f" of {', '.join(figures['symbols'])}" if figures["symbols"] else ""),
+        f"entropy       {figures['entropy_bits']:.3f} bits of {np.log2(codes):.3f}",
+        f"perplexity    {figures['perplexity']:.1f} of {codes} codes, {figures['unused']} unused",
+    ]
+    if "surprise" in figures and figures["surprise"]["judged"]:
+        told = figures["surprise"]
+        lines.append(f"unigram       {told['unigram_bits']:.3f} bits a token on the last {told['judged']:,} tokens")
+        lines.append(f"bigram        {told['bigram_bits']:.3f} bits a token on the same")
+        lines.append("\nmost surprising")
+        lines += [_outlier(one) for one in told["outliers"][:5]]
+    if figures.get("ngrams"):
+        lines.append("\nsequences that stand out     seen  expected")
+        for gram in figures["ngrams"][:5]:
+            said = " ".join(str(code) for code in gram["codes"])
+            lines.append(f"  {said:26s} {gram['count']:5,d}  {gram['expected']:8.2f}")
+    return "\n".join(lines)
+
+
+def _outlier(one: dict[str, Any]) -> str:
+    when = ""
+    if one["close_time_ns"] is not None:
+        when = f"{datetime.fromtimestamp(one['close_time_ns'] / 1e9, UTC):%Y-%m-%d %H:%M}  "
+    moved = "" if one["z"] is None else f", a return of {one['z']:+.2f} scales"
+    return f"  {when}{one['symbol']}: {one['token']} after {one['before']}, {one['bits']:.1f} bits{moved}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

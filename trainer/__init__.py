@@ -1,0 +1,1 @@
+"""Offline training of tokenizers and models: python -m trainer --help. It never imports csp."""

@@ -1,0 +1,137 @@
+"""The flags of `python -m trainer`: what to train, by which config, and any of its keys over it."""
+
+import argparse
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from configs.load import ConfigError, load
+from trainer.config import TrainConfig
+
+PROGRAM = "python -m trainer"
+COMMANDS = ("tokenizer", "fingpt")
+
+_USAGE = f"""\
+usage: {PROGRAM} {{{",".join(COMMANDS)}}} CONFIG [flags]
+
+  tokenizer   fit a tokenizer on the training bars
+  fingpt      fit a tokenizer, then train a model on its tokens; one folder holds both
+
+CONFIG is a TOML file such as configs/train/demo.toml. {PROGRAM} fingpt CONFIG --help lists the flags.
+"""
+# tyro does not wrap it: one line a paragraph, none longer than a terminal is wide.
+_DESCRIPTION = """\
+Every key of the config is a flag, [loop] steps is --loop.steps; flags win.
+
+Several processes: torchrun --nproc-per-node 2 -m trainer fingpt CONFIG
+
+Exit codes: 0 done, 1 the result is not that of the shipped checkpoint,
+2 bad usage, config or data, 130 interrupted.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """What the user typed, over the config file."""
+
+    tokens: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: none)")] = None
+    """train on a plain file of tokens in place of bars; nobody knows when they were, so all is in-sample"""
+    resume: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """go on from the state that a killed run left in the output folder, or begin where there is none"""
+    update: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """replace the shipped checkpoint by the result"""
+    quiet: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """no progress and no table"""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+def parse(argv: Sequence[str]) -> tuple[str, Arguments]:
+    """The command and its arguments.
+
+    Raises:
+        ConfigError: the file or a value cannot be used.
+        SystemExit: with 0 after --help, with 2 after a message about a flag.
+    """
+    first = argparse.ArgumentParser(prog=PROGRAM, add_help=False, usage=_USAGE.removeprefix("usage: "))
+    first.add_argument("command", choices=COMMANDS)
+    first.add_argument("file", type=Path, metavar="CONFIG")
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_USAGE, end="")
+        raise SystemExit(0 if argv else 2)
+    if list(argv[1:]) in (["-h"], ["--help"]):
+        base, flags, command = TrainConfig(), ["--help"], first.parse_args([argv[0], "CONFIG"]).command
+    else:
+        named = first.parse_args(argv[:2])
+        base, flags, command = load(TrainConfig, named.file), list(argv[2:]), named.command
+    try:
+        arguments = tyro.cli(
+            Arguments,
+            args=flags,
+            default=Arguments(config=base),
+            prog=f"{PROGRAM} {command} CONFIG",
+            description=_DESCRIPTION,
+            registry=registry(),
+        )
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None
+    if arguments.tokens is not None and command == "tokenizer":
+        raise ConfigError("--tokens brings tokens, and a tokenizer is fitted on bars")
+    if arguments.update and not arguments.config.shipped:
+        raise ConfigError("--update replaces the shipped checkpoint, and the config names none")
+    return command, arguments
+
+
+# What a flag shows, and what it wants where it was given something else.
+_SCALARS: dict[Any, tuple[str, str]] = {
+    int: ("INT", "a whole number"),
+    float: ("FLOAT", "a number"),
+    Path: ("PATH", "a path"),
+    datetime: ("DATE", "a date such as 2018-01-31 or 2018-01-31T12:00+01:00"),
+}
+
+
+def registry() -> ConstructorRegistry:
+    """tyro reads `X | None` as one of two things to try, and tells of both failures; here it is one thing."""
+    rules = ConstructorRegistry()
+
+    @rules.primitive_rule
+    def scalar(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        union = info.type_origin in (typing.Union, types.UnionType)
+        kinds = [kind for kind in typing.get_args(info.type) if kind is not type(None)] if union else [info.type]
+        if len(kinds) != 1 or kinds[0] not in _SCALARS:
+            return None
+        kind, (shown, wanted) = kinds[0], _SCALARS[kinds[0]]
+
+        def read(words: list[str]) -> Any:
+            (text,) = words
+            if union and text.lower() == "none":  # as Python says it, or a config file
+                return None
+            try:
+                return _scalar(kind, text)
+            except ValueError:
+                raise ValueError(f"want {wanted}{' or none' if union else ''}, was {text!r}") from None
+
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar=f"{shown}|none" if union else shown,
+            instance_from_str=read,
+            is_instance=lambda value: value is None if union else isinstance(value, kind),
+            str_from_instance=lambda value: ["none" if value is None else str(value)],
+        )
+
+    return rules
+
+
+def _scalar(kind: Any, text: str) -> Any:
+    if kind is datetime:
+        return datetime.fromisoformat(text)
+    if not text:
+        raise ValueError
+    return kind(text)
