@@ -44,15 +44,15 @@ format: $(DEV_READY) ## put the code into house style
 	@$(BIN)/ruff format .
 
 bench: $(DEV_READY) ## measure speed and memory; writes benchmarks/results/
-	@$(BIN)/python benchmarks/backtest_speed.py
+	@$(BIN)/python -m benchmarks.backtest_speed
 	@$(BIN)/python benchmarks/replay_memory.py
 
 bench-orders: $(DEV_READY) ## cost against the number of orders, with a plot; writes benchmarks/results/
 	@$(BIN)/python benchmarks/orders_linear.py
 
 bench-live: $(DEV_READY) ## from a trade to an order, live, against a bare ccxt.pro loop; writes benchmarks/results/
-	@$(BIN)/python benchmarks/live_stages.py
-	@$(BIN)/python benchmarks/live.py $(ARGS)
+	@$(BIN)/python -m benchmarks.live_stages
+	@$(BIN)/python -m benchmarks.live $(ARGS)
 
 bench-models: $(DEV_READY) ## a price model's step, batch and training, against plain forms; writes benchmarks/results/
 	@$(BIN)/python -m benchmarks.models $(ARGS)

@@ -3,7 +3,7 @@
 Each figure is CPU time of this process, best of several runs, beside a plain Python loop that does the same work in the
 same process and gives the same equity to the cent.
 
-    python benchmarks/backtest_speed.py [--rows 1000000] [--trades 2000000] [--runs 3]
+    python -m benchmarks.backtest_speed [--rows 1000000] [--trades 2000000] [--runs 3]
 """
 
 import argparse
@@ -75,7 +75,7 @@ def header(arguments: argparse.Namespace) -> list[str]:
     return [
         "# Speed of the backtest",
         "",
-        f"`python benchmarks/backtest_speed.py --rows {arguments.rows} --trades {arguments.trades}",
+        f"`python -m benchmarks.backtest_speed --rows {arguments.rows} --trades {arguments.trades}",
         f"--runs {arguments.runs}`, {datetime.now(UTC):%Y-%m-%d},",
         f"{os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}, {packages}.",
         "CPU seconds of one process, best of the runs; the loop and the graph take turns.",

@@ -28,6 +28,7 @@ import structlog
 from csp import ts
 
 import brokers.venue
+from brokers.events import OrderRequest
 from brokers.journal import Journal
 from brokers.venue import VenueConfig
 from feeds.crypto import CryptoConfig
@@ -39,6 +40,7 @@ from graphs.live_config import LiveConfig
 from graphs.live_plan import prepare
 from graphs.live_run import claim, run
 from nodes.events import Signal
+from nodes.orders import Flight
 from nodes.risk import RiskConfig
 from nodes.sizing import SizingConfig
 
@@ -51,7 +53,6 @@ _SO_TIMESTAMPNS = 35  # Linux; the socket module has no name for it
 _TIMESPEC = struct.Struct("@qq")
 _ORDER = b"POST /api/v3/order"
 _TRADE = re.compile(rb'"e":"aggTrade"[^}]*?"a":(\d+)')
-_SIDE = re.compile(rb"side=(BUY|SELL)")
 
 
 @dataclass(slots=True, eq=False)  # compared by identity, so that csp can hash it
@@ -59,8 +60,9 @@ class Seen:
     """What went through the sockets, and what the strategy was shown."""
 
     received: list[tuple[int, int, bytes]] = field(default_factory=list)  # (socket, ns since 1970, bytes)
-    sent: list[tuple[int, bytes]] = field(default_factory=list)  # (ns since 1970, an order's request)
+    sent: list[tuple[int, bytes]] = field(default_factory=list)  # (ns since 1970, bytes)
     trades: list[tuple[int, int]] = field(default_factory=list)  # (id, ns since 1970) as the strategy gets them
+    causes: list[int] = field(default_factory=list)  # of each order the id of the trade that asked for it
 
     def trade(self, trade_id: int) -> None:
         """The strategy gets a trade."""
@@ -80,9 +82,16 @@ class Seen:
                 found[int(match[1])] = chunks[bisect_left(ends, match.end())][0]
         return found
 
-    def orders(self) -> list[tuple[int, str]]:
-        """(ns since 1970, side) of each order's request."""
-        return [(when, match[1].decode()) for when, data in self.sent if (match := _SIDE.search(data))]
+    def cause(self, every: int) -> None:
+        """An order is made: because of the latest trade to order at."""
+        self.causes.append(self.trades[-1][0] // every * every)
+
+    def orders(self) -> list[tuple[int, int]]:
+        """(ns since 1970, id of the trade that asked for it) of each order's request."""
+        sent = [when for when, data in self.sent if data.startswith(_ORDER)]
+        if len(sent) > len(self.causes):
+            raise SystemExit(f"want one request an order, were {len(sent)} of {len(self.causes)} orders")
+        return list(zip(sent, self.causes, strict=False))  # those that a stop refused came last
 
 
 class Stamped(socket.socket):
@@ -120,7 +129,7 @@ def stamp_sockets(seen: Seen) -> None:
     aiohttp.TCPConnector = partial(plain, socket_factory=made)  # type: ignore[misc,assignment] # as ccxt calls it
 
 
-def buys(trade_id: int, every: int) -> bool:
+def _buys(trade_id: int, every: int) -> bool:
     """Which side the order at this trade has: they take turns."""
     return trade_id // every % 2 == 0
 
@@ -135,7 +144,7 @@ def in_turn(trade: ts[Trade], symbol: str, every: int, seen: object) -> ts[Signa
         trade_id = trade.trade_id
         seen.trade(trade_id)
         if trade_id % every == 0:
-            score = 1.0 if buys(trade_id, every) else -1.0
+            score = 1.0 if _buys(trade_id, every) else -1.0
             return Signal(symbol=symbol, source="in_turn", score=score, confidence=1.0, horizon_s=60.0, asof=csp.now())
 
 
@@ -174,6 +183,13 @@ def run_graph(arguments: argparse.Namespace, seen: Seen) -> None:
     def signal(bar: ts[Bar], symbol: str, feeds: Feeds) -> ts[Signal]:
         return in_turn(feeds.trades[symbol], symbol, arguments.every, seen)
 
+    made = Flight.order
+
+    def noted(flight: Flight, order_id: str, lots: int, *, closes: bool) -> OrderRequest:
+        seen.cause(arguments.every)
+        return made(flight, order_id, lots, closes=closes)
+
+    Flight.order = noted  # type: ignore[assignment,method-assign]
     ready = prepare(
         graph_config(arguments.url, arguments.out.with_suffix(".journal")),
         duration_s=arguments.seconds,
@@ -188,6 +204,7 @@ def run_graph(arguments: argparse.Namespace, seen: Seen) -> None:
         claim(record)
     outcome = run(ready, NoStop(), record=record, show=False)
     ready.close("stop")
+    del outcome.refused["stopping"]  # what was wanted while it wound down
     if outcome.refused:
         raise SystemExit(f"orders were refused: {dict(outcome.refused)}")
 
@@ -234,7 +251,8 @@ async def run_bare(arguments: argparse.Namespace, seen: Seen) -> None:
                 trade_id = int(trade["id"])
                 seen.trade(trade_id)
                 if trade_id % every == 0:
-                    side = "buy" if buys(trade_id, every) else "sell"
+                    seen.cause(every)
+                    side = "buy" if _buys(trade_id, every) else "sell"
                     await exchange.create_order(SYMBOL, "market", side, QUANTITY)
     finally:
         await exchange.close()

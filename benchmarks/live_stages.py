@@ -3,7 +3,7 @@
 A stamp costs less than a microsecond warm, and some where it is cold, as the rest of the way is. Stages are told as the
 median and the 90th of a hundred of the time since the stage before.
 
-    python benchmarks/live_stages.py [--seconds 20]
+    python -m benchmarks.live_stages [--seconds 20]
 """
 
 import argparse
@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import live
-import live_client
 import numpy as np
 import structlog
 
@@ -32,6 +30,7 @@ import brokers.venue_tracker
 import feeds.loop
 import nodes.order_checks
 import nodes.orders
+from benchmarks import live, live_client
 
 SETTLED = 40  # orders, before stages count
 
@@ -101,7 +100,7 @@ def table(rows: list[list[int]], seconds: float, load: float) -> str:
     lines = [
         "# From a trade to an order, stage by stage",
         "",
-        f"`python benchmarks/live_stages.py --seconds {seconds:g}`, {datetime.now(UTC):%Y-%m-%d},",
+        f"`python -m benchmarks.live_stages --seconds {seconds:g}`, {datetime.now(UTC):%Y-%m-%d},",
         f"{os.cpu_count()} cores ({platform.machine()}), no GPU, Python {platform.python_version()}, journal NORMAL.",
         f"{len(steps)} orders; load average before: {load:.1f}.",
         "",
@@ -127,7 +126,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name, live.exchange(Path(name)) as url:
         out = Path(name) / "rows.json"
-        command = [sys.executable, __file__, "--child", url, "--seconds", str(arguments.seconds), "--out", str(out)]
+        command = [sys.executable, "-m", "benchmarks.live_stages", "--child", url, "--out", str(out)]
+        command += ["--seconds", str(arguments.seconds)]
         subprocess.run(command, env=live.environment(), cwd=live.ROOT, stdout=subprocess.DEVNULL, check=True)
         rows = json.loads(out.read_text())
     text = table(rows, arguments.seconds, load)

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import dataclass
+from datetime import datetime
 from html import escape
 from typing import Any
 
@@ -34,7 +35,10 @@ COLOURS: dict[str, tuple[str, str]] = {
     "buy": ("#0f7a68", "#48c0aa"),
     "sell": ("#c2512f", "#f09a74"),
     "card": ("#fefefe", "#171b1f"),
+    "seen": ("#d9a441", "#c9963c"),
+    "seen_ink": ("#7a5600", "#f3d58a"),
 }
+SEEN_OPACITY = 0.2
 LIGHT = {name: pair[0] for name, pair in COLOURS.items()}
 
 
@@ -117,6 +121,9 @@ def equity_figure(record: RunRecord, marks: Marks, hold: Hold) -> dict[str, Any]
     layout["shapes"] = [level(record.initial_cash, "y")]
     if lines.alone:
         layout["shapes"].append(level(record.initial_cash, "y2"))
+    for start, end in record.in_sample:
+        layout["shapes"].append(_shade(start, end))
+        layout["annotations"].append(_shade_label(start, layout["yaxis"]["domain"][0]))
     return {"data": traces, "layout": layout}
 
 
@@ -276,6 +283,38 @@ def level(value: float, axis: str) -> dict[str, Any]:
         "y1": value,
         "line": {"color": LIGHT["zero"], "width": 1, "dash": "dot"},
         "layer": "below",
+    }
+
+
+def _shade(start: datetime, end: datetime) -> dict[str, Any]:
+    """A part of the time behind all panels that a price model was trained on."""
+    return {
+        "type": "rect",
+        "xref": "x",
+        "yref": "paper",
+        "x0": start.isoformat(" "),
+        "x1": end.isoformat(" "),
+        "y0": 0,
+        "y1": 1,
+        "fillcolor": LIGHT["seen"],
+        "opacity": SEEN_OPACITY,
+        "line": {"width": 0},
+        "layer": "below",
+    }
+
+
+def _shade_label(start: datetime, bottom: float) -> dict[str, Any]:
+    return {
+        "text": "in sample",
+        "x": start.isoformat(" "),
+        "y": bottom,
+        "xref": "x",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "xshift": 3,
+        "showarrow": False,
+        "font": {"size": 12, "color": LIGHT["seen_ink"]},
     }
 
 

@@ -1,7 +1,6 @@
 """What `python -m evaluation.tokens` and `python -m evaluation.forecasts` share: flags, loading, writing."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,12 +8,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from configs.command import leave_on_interrupt, run_command
 from evaluation import model_report, subject
 from evaluation.figures import absent
 from evaluation.model_document import Checkpoint, Judgement, ModelReport
 from evaluation.model_figures import ReturnPart, return_part, sweep_part, token_part
-from evaluation.run import moment
+from evaluation.run import Ints, moment
 from evaluation.tracks import Track
+
+__all__ = ["leave_on_interrupt", "main"]
 
 _DATA = "training configs (.toml: the bars of their feeds), or market data files: Parquet, Arrow or CSV"
 
@@ -37,23 +39,22 @@ class Request:
     title: str
     sweep: tuple[Path, ...]
     allow_in_sample: bool
+    recompute: bool
     quiet: bool
 
 
 def main(argv: Sequence[str], *, program: str, about: str, returns: bool) -> int:
-    """Judge a checkpoint; 0 done, 2 it cannot be judged on these data."""
+    """Judge a checkpoint; 0 done, 2 it cannot be judged on these data, 130 interrupted."""
     from configs.load import ConfigError
-    from feeds.errors import DataError
+    from feeds.errors import FeedError
     from models.checkpoint import CheckpointError
 
-    request = _parse(argv, program, about, returns=returns)
-    console = Console(stderr=True, quiet=request.quiet)
-    try:
-        _run(request, console, returns=returns)
-    except (ConfigError, DataError, CheckpointError, subject.SubjectError, ValueError) as exc:
-        print(f"{program}: {exc}", file=sys.stderr)
-        return 2
-    return 0
+    def work() -> int:
+        request = _parse(argv, program, about, returns=returns)
+        _run(request, Console(stderr=True, quiet=request.quiet), returns=returns)
+        return 0
+
+    return run_command(program, work, (ConfigError, FeedError, CheckpointError, subject.SubjectError, ValueError))
 
 
 def _run(request: Request, progress: Console, *, returns: bool) -> None:
@@ -63,11 +64,12 @@ def _run(request: Request, progress: Console, *, returns: bool) -> None:
     bars = subject.load_data(request.data, bar=request.bar, time_zone=request.time_zone, stamp=request.stamp)
     if unknown := [symbol for symbol in request.symbols if symbol not in bars]:
         raise subject.SubjectError(f"want symbols among {', '.join(sorted(bars))}, was {', '.join(unknown)}")
+    counted = subject.training_tokens(one, bars)
     if request.symbols:
         bars = {symbol: bars[symbol] for symbol in request.symbols}
     window = subject.choose_window(one, bars, request.start, request.end, allow_in_sample=request.allow_in_sample)
     progress.print(f"foretelling {len(bars)} symbols with {request.checkpoint}")
-    tracks = subject.foretell(one, bars, window)
+    tracks = subject.foretell(one, bars, window, recompute=request.recompute)
     if not tracks:
         raise subject.SubjectError(f"no bar was foretold between {window.start} and {window.end}")
     overfitting = absent("needs a sweep of at least two configs")
@@ -89,16 +91,17 @@ def _run(request: Request, progress: Console, *, returns: bool) -> None:
         data_sha256=subject.data_digest(bars),
         judged=tuple(_judgement(track) for track in tracks),
         size=subject.size_of(one),
-        tokens=token_part(tracks, one.codec.codes),
-        returns=_returns(one, tracks, progress) if returns else None,
+        tokens=token_part(tracks, counted, one.codec.codes),
+        returns=_returns(one, tracks, counted, progress) if returns else None,
         overfitting=overfitting,
         sweep=tuple(str(folder) for folder in (request.checkpoint, *request.sweep)) if request.sweep else (),
     )
     _deliver(request, one, report)
 
 
-def _returns(one: subject.Subject, tracks: Sequence[Track], progress: Console) -> ReturnPart:
-    return return_part(tracks, one.codec.returns_table, lambda symbol: progress.print(f"judging {symbol}"))
+def _returns(one: subject.Subject, tracks: Sequence[Track], counted: Sequence[Ints], progress: Console) -> ReturnPart:
+    table = one.codec.returns_table
+    return return_part(tracks, table, counted, lambda symbol: progress.print(f"judging {symbol}"))
 
 
 def _deliver(request: Request, one: subject.Subject, report: ModelReport) -> None:
@@ -148,7 +151,7 @@ def _parse(argv: Sequence[str], program: str, about: str, *, returns: bool) -> R
     parser = argparse.ArgumentParser(
         prog=program,
         description=about,
-        epilog="Exit codes: 0 done, 2 bad usage, config, data or checkpoint.",
+        epilog="Exit codes: 0 done, 2 bad usage, config, data or checkpoint, 130 interrupted.",
         allow_abbrev=False,
     )
     add = parser.add_argument
@@ -168,6 +171,8 @@ def _parse(argv: Sequence[str], program: str, about: str, *, returns: bool) -> R
         add("--sweep", type=Path, nargs="+", default=[], metavar="CHECKPOINT", help="other configs: asks how likely "
             "the best of all is only lucky (PBO)")  # fmt: skip
     add("--allow-in-sample", action="store_true", help="judge bars that the checkpoint has seen; marks every figure")
+    add("--recompute", action="store_true", help="foretell each token also from a window of its own, without the "
+        "cache, and say what the cache saves in bits; takes minutes")  # fmt: skip
     add("--quiet", action="store_true", help="print only the paths of files written")
     found = parser.parse_args(list(argv))
     return Request(
@@ -185,6 +190,7 @@ def _parse(argv: Sequence[str], program: str, about: str, *, returns: bool) -> R
         title=found.title,
         sweep=tuple(found.sweep) if returns else (),
         allow_in_sample=found.allow_in_sample,
+        recompute=found.recompute,
         quiet=found.quiet,
     )
 

@@ -1,20 +1,26 @@
 """A report as plain data: what report.json and trips.parquet hold."""
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 
+from evaluation.aims import AIM_DEFINITIONS, Aim
+from evaluation.bootstrap import REPLICATIONS as DAY_REPLICATIONS
+from evaluation.bootstrap import SEED as DAY_SEED
+from evaluation.bootstrap import edge
 from evaluation.costs import COST_DEFINITIONS, Breakdown, Cost
 from evaluation.drawdowns import Drawdown
 from evaluation.figures import Figure
+from evaluation.foresight import FORESIGHT_DEFINITIONS, Foresight
 from evaluation.returns import REPLICATIONS, SEED, Performance
+from evaluation.run import Checkpoint
 from evaluation.tables import TABLE_DEFINITIONS, Contribution
 from evaluation.trading import DEFINITIONS, Report
 from evaluation.trips import RoundTrip
 
-SCHEMA = 2
+SCHEMA = 3
 TRIPS_FILE = "trips.parquet"
 TRIPS_SCHEMA = pa.schema(
     {
@@ -47,6 +53,7 @@ def plain(report: Report) -> dict[str, Any]:
             "end": _stamp(report.data.end),
         },
         "window": {"start": _stamp(report.start), "end": _stamp(report.end)},
+        "in_sample": [{"start": _stamp(start), "end": _stamp(end)} for start, end in report.in_sample],
         "symbols": list(report.symbols),
         "costs": list(report.costs),
         "sample": report.sample,
@@ -66,6 +73,8 @@ def plain(report: Report) -> dict[str, Any]:
             "total": _breakdown(report.costs_paid.total),
             "symbols": [_breakdown(part) for part in report.costs_paid.symbols],
         },
+        "price_model": None if not report.checkpoints else _price_model(report),
+        "volatility_target": None if report.aim is None else _aim(report.aim),
         "trips": {"count": len(report.trips), "file": TRIPS_FILE, "by_strategy": report.by_strategy is not None},
         "method": {
             "days_per_year": report.days_per_year,
@@ -77,8 +86,19 @@ def plain(report: Report) -> dict[str, Any]:
                 "seed": SEED,
                 "mean_block_days": report.strategy.block_days,
             },
+            "day_bootstrap": {
+                "kind": "stationary over whole days, percentile interval, 95 %",
+                "replications": DAY_REPLICATIONS,
+                "seed": DAY_SEED,
+            },
         },
-        "definitions": DEFINITIONS | {"contributions": TABLE_DEFINITIONS, "shortfall": COST_DEFINITIONS},
+        "definitions": DEFINITIONS
+        | {
+            "contributions": TABLE_DEFINITIONS,
+            "shortfall": COST_DEFINITIONS,
+            "price_model": FORESIGHT_DEFINITIONS,
+            "volatility_target": AIM_DEFINITIONS,
+        },
     }
 
 
@@ -110,6 +130,39 @@ def _figures(part: Any) -> dict[str, Any]:
     """The figures among the fields of a dataclass."""
     pairs = ((field.name, getattr(part, field.name)) for field in fields(part))
     return {name: _figure(value) for name, value in pairs if isinstance(value, Figure)}
+
+
+def _price_model(report: Report) -> dict[str, Any]:
+    every, *symbols = report.foresight
+    return {
+        "checkpoints": [_checkpoint(one) for one in report.checkpoints],
+        "ewma_halflife_bars": report.halflife_bars,
+        "all": _foresight(every),
+        "symbols": {part.symbol: _foresight(part) for part in symbols},
+    }
+
+
+def _checkpoint(one: Checkpoint) -> dict[str, Any]:
+    times = {"start": one.start, "end": one.end, "embargo_end": one.guard_end}
+    return {
+        "name": one.name,
+        "digest": one.digest,
+        "training": {name: None if time is None else _stamp(time) for name, time in times.items()},
+    }
+
+
+def _foresight(part: Foresight) -> dict[str, Any]:
+    return {"bars": part.bars} | _figures(part) | {"verdict": edge(part.gain)}
+
+
+def _aim(aim: Aim) -> dict[str, Any]:
+    return {
+        "strategies": [asdict(target) for target in aim.targets],
+        "target": aim.target,
+        **_figures(aim),
+        "hours": aim.hours,
+        "hours_in_market": aim.hours_in_market,
+    }
 
 
 def _performance(performance: Performance) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from evaluation.command import main
+from evaluation.command import leave_on_interrupt, main
 
 PROGRAM = "python -m evaluation.forecasts"
 ABOUT = (
@@ -11,4 +11,5 @@ ABOUT = (
 )
 
 if __name__ == "__main__":
+    leave_on_interrupt(PROGRAM)
     sys.exit(main(sys.argv[1:], program=PROGRAM, about=ABOUT, returns=True))

@@ -23,6 +23,7 @@ from evaluation.tracks import Track
 from evaluation.volatility import BASELINE_DEFINITIONS, BASELINES, baselines, qlike
 
 MODEL = "model"
+RECOMPUTED = "recomputed"  # the model, each token from a window of its own
 MARGINAL_ENTRIES = 1_024  # quantiles that stand for all training returns
 LOSSES = ("bits", "bits_plain", "crps")  # whose differences are told with intervals
 FORECASTS = {
@@ -142,22 +143,28 @@ class Bars:
     turning: Floats  # (N,) the same after bars of the sign that the bar before had
 
 
-def token_part(tracks: Sequence[Track], vocabulary: int) -> TokenPart:
+def token_part(tracks: Sequence[Track], counted: Sequence[Ints], vocabulary: int) -> TokenPart:
     """Judge the tokens.
+
+    Args:
+        counted: training tokens that unigram and bigram count, a sequence each; see
+            `evaluation.subject.training_tokens`.
 
     Raises:
         ValueError: no token is judged.
     """
     if not tracks:
         raise ValueError("want at least one judged bar, was none")
-    seen = [np.where(track.training, track.tokens, -1) for track in tracks]
     tokens = np.concatenate([track.tokens[track.judged] for track in tracks])
     before = np.concatenate([_before(track)[track.judged] for track in tracks])
     times = np.concatenate([track.times[track.judged] for track in tracks])
+    windows = [track.recomputed for track in tracks if track.recomputed is not None]
+    again = np.concatenate(windows) if len(windows) == len(tracks) else None  # (N, V)
     scores = {
         MODEL: score(np.concatenate([track.probabilities for track in tracks]), tokens),
-        "bigram": score_bigram(bigram(seen, vocabulary), before, tokens),
-        "unigram": score_unigram(unigram(seen, vocabulary), tokens),
+        **({} if again is None else {RECOMPUTED: score(again, tokens)}),
+        "bigram": score_bigram(bigram(counted, vocabulary), before, tokens),
+        "unigram": score_unigram(unigram(counted, vocabulary), tokens),
     }
     own = scores[MODEL]
     rows = [
@@ -171,25 +178,29 @@ def token_part(tracks: Sequence[Track], vocabulary: int) -> TokenPart:
     return TokenPart(
         vocabulary=vocabulary,
         tokens=len(tokens),
-        training_tokens=int(sum((one >= 0).sum() for one in seen)),
+        training_tokens=int(sum((one >= 0).sum() for one in counted)),
         code_perplexity=code_perplexity(tokens, vocabulary),
         rows=tuple(rows),
     )
 
 
 def return_part(
-    tracks: Sequence[Track], table: npt.NDArray[np.floating], on_symbol: Callable[[str], None] = lambda symbol: None
+    tracks: Sequence[Track],
+    table: npt.NDArray[np.floating],
+    counted: Sequence[Ints],
+    on_symbol: Callable[[str], None] = lambda symbol: None,
 ) -> ReturnPart:
     """Judge the returns.
 
     Args:
         table: (V, Q) sorted standardised training returns of each code.
+        counted: training tokens that the bigram counts, as in `token_part`.
         on_symbol: called before each symbol, for progress.
 
     Raises:
         ValueError: no symbol has enough training bars to fit the baselines on.
     """
-    bars = judge_bars(tracks, table, on_symbol)
+    bars = judge_bars(tracks, table, counted, on_symbol)
     model = bars.judged[MODEL]
     others = [name for name in bars.judged if name != MODEL]
     strongest = min(others, key=lambda name: float(bars.judged[name].bits.mean()))
@@ -213,7 +224,10 @@ def return_part(
 
 
 def judge_bars(
-    tracks: Sequence[Track], table: npt.NDArray[np.floating], on_symbol: Callable[[str], None] = lambda symbol: None
+    tracks: Sequence[Track],
+    table: npt.NDArray[np.floating],
+    counted: Sequence[Ints],
+    on_symbol: Callable[[str], None] = lambda symbol: None,
 ) -> Bars:
     """Judge every forecast of every judged bar. Bins are fixed on the training returns of all symbols together.
 
@@ -236,7 +250,7 @@ def judge_bars(
     plain = np.concatenate([t.returns[t.training] / unit for t, unit in zip(kept, units, strict=True)])
     moved = plain[plain != 0.0]
     codes, alike = Codes.from_table(table), Codes.from_table(_marginal(seen))
-    pairs = bigram([np.where(track.training, track.tokens, -1) for track in kept], len(table))
+    pairs = bigram(counted, len(table))
     bins, plain_bins = Bins.of(seen), Bins.of(plain)
     judged: dict[str, list[Judged]] = {name: [] for name in FORECASTS}
     variance: dict[str, list[Floats]] = {name: [] for name in FORECASTS}

@@ -11,6 +11,7 @@ from evaluation.model_figures import (
     FORECAST_DEFINITIONS,
     FORECASTS,
     MODEL,
+    RECOMPUTED,
     VOLATILITIES,
     VOLATILITY_DEFINITIONS,
     ReturnPart,
@@ -19,7 +20,7 @@ from evaluation.model_figures import (
 from evaluation.ranks import RANK_DEFINITIONS
 from evaluation.token_figures import TOKEN_DEFINITIONS
 
-TOKEN_MODELS = {MODEL: "Model", "bigram": "Bigram", "unigram": "Unigram"}
+TOKEN_MODELS = {MODEL: "Model", RECOMPUTED: "Model, window recomputed", "bigram": "Bigram", "unigram": "Unigram"}
 WORSE = "worse"
 
 
@@ -87,7 +88,7 @@ def tokens_grid(part: TokenPart) -> Grid:
             percent(figures["accuracy"]),
             percent(figures["top_5"]),
         )
-        rows.append((TOKEN_MODELS[row.name], *words, _gain(row.gain, 4)))
+        rows.append((TOKEN_MODELS[row.name], *words, gained(row.gain, 4)))
     return Grid(
         title="Next token",
         note=f"{part.tokens:,} tokens; {part.vocabulary} codes, code perplexity {part.code_perplexity:.1f}; the "
@@ -136,7 +137,7 @@ def returns_grid(part: ReturnPart) -> Grid:
 
 def gains_grid(part: ReturnPart) -> Grid:
     rows = tuple(
-        (FORECASTS[row.name], *(_gain(row.gains[loss], 4) for loss in ("bits", "bits_plain", "crps")))
+        (FORECASTS[row.name], *(gained(row.gains[loss], 4) for loss in ("bits", "bits_plain", "crps")))
         for row in part.rows
         if row.gains
     )
@@ -155,9 +156,9 @@ def volatility_grid(part: ReturnPart) -> Grid:
             VOLATILITIES[row.name],
             f"{row.ratio:.3f}",
             f"{row.qlike:.4f}",
-            _gain(row.gain, 4),
+            gained(row.gain, 4),
             f"{row.range_qlike:.4f}",
-            _gain(row.range_gain, 4),
+            gained(row.range_gain, 4),
         )
         for row in part.volatility
     )
@@ -174,14 +175,14 @@ def volatility_grid(part: ReturnPart) -> Grid:
 def direction_grid(part: ReturnPart) -> Grid:
     found = part.direction
     rows = (
-        ("Log-loss, bits", _plain(found.log_loss, 4), "a coin: 1", _gain(found.coin, 4)),
-        ("Log-loss, bits", _plain(found.log_loss, 4), "the base rate of training", _gain(found.base_rate, 4)),
-        ("Log-loss, bits", _plain(found.log_loss, 4), "the sign before", _gain(found.sign_before, 4)),
+        ("Log-loss, bits", _plain(found.log_loss, 4), "a coin: 1", gained(found.coin, 4)),
+        ("Log-loss, bits", _plain(found.log_loss, 4), "the base rate of training", gained(found.base_rate, 4)),
+        ("Log-loss, bits", _plain(found.log_loss, 4), "the sign before", gained(found.sign_before, 4)),
         (
             "Accuracy",
             _share(found.accuracy),
             f"the majority sign: {percent(found.majority)}",
-            _gain(found.above_majority, 4),
+            gained(found.above_majority, 4),
         ),
     )
     return Grid(
@@ -197,8 +198,8 @@ def ranks_grid(part: ReturnPart) -> Grid:
     found = part.ranks
     missing = found.ic.reason
     rows = (
-        ("IC", _gain(found.ic, 4), _plain(found.ic_t, 2)),
-        ("RankIC", _gain(found.rank_ic, 4), _plain(found.rank_ic_t, 2)),
+        ("IC", gained(found.ic, 4), _plain(found.ic_t, 2)),
+        ("RankIC", gained(found.rank_ic, 4), _plain(found.rank_ic_t, 2)),
     )
     said = f"{found.instants:,} instants of up to {found.symbols} symbols; Newey-West with {found.lags} lags."
     return Grid(
@@ -232,8 +233,8 @@ def symbols_grid(part: ReturnPart) -> Grid:
             row.symbol,
             f"{row.bars:,}",
             f"{row.bits:.4f}",
-            _gain(row.gain, 4),
-            _gain(row.crps_gain, 4),
+            gained(row.gain, 4),
+            gained(row.crps_gain, 4),
             percent(row.coverage_90),
         )
         for row in part.symbols
@@ -267,7 +268,7 @@ def difference(value: float, digits: int) -> str:
     return signed(f"{value:+.{digits}f}")
 
 
-def _gain(figure: Figure | None, digits: int) -> str:
+def gained(figure: Figure | None, digits: int) -> str:
     """'+0.0123 better' over its interval, '+0.0010 no edge'."""
     if figure is None:
         return ""

@@ -12,6 +12,7 @@ from evaluation import charts
 from evaluation.display import MISSING, PERCENT, Row, activity_rows, change, count, date, risk_rows, verdict
 from evaluation.grids import Grid, summary_grids, trip_grid
 from evaluation.hold import Hold
+from evaluation.model_words import aim_grid, foresight_grid, marked, training_facts, training_lines, warning
 from evaluation.returns import REPLICATIONS, SEED
 from evaluation.run import Fills, Marks, RunRecord
 from evaluation.trading import Report
@@ -48,13 +49,15 @@ def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: 
         banner=_banner(report),
         symbols=escape(", ".join(report.symbols)),
         verdict=escape(verdict(report)),
+        trained="".join(f'<p class="note trained">{escape(line)}</p>' for line in training_lines(report)),
         tiles="\n".join(_tile(rows[key]) for key in TILES),
         equity_note=_equity_note(report),
         equity_class="tall three" if charts.equity_lines(marks, hold).alone else "tall",
         prices="\n".join(price_sections),
         months=_months(report),
-        risk=_table("Return and risk", risk),
-        activity=_table("Trading", activity),
+        risk=_table(marked("Return and risk", report), risk),
+        activity=_table(marked("Trading", report), activity),
+        model="\n".join(grid_card(grid) for grid in (foresight_grid(report), aim_grid(report)) if grid is not None),
         grids="\n".join(grid_card(grid) for grid in summary_grids(report)),
         trips=grid_card(trip_grid(report)) if report.trips else "",
         facts=_facts(report),
@@ -66,12 +69,15 @@ def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: 
 
 
 def _banner(report: Report) -> str:
-    if not report.partial:
-        return ""
-    return (
-        '<p class="banner" role="status"><strong>Partial run.</strong> It ended before its planned end; every figure '
-        f"covers only what had happened by {date(report.end)}, {report.end:%H:%M} UTC.</p>"
-    )
+    banners = []
+    if report.in_sample:
+        banners.append(f"<strong>In sample.</strong> {escape(warning(report))}")
+    if report.partial:
+        banners.append(
+            "<strong>Partial run.</strong> It ended before its planned end; every figure covers only what had happened "
+            f"by {date(report.end)}, {report.end:%H:%M} UTC."
+        )
+    return "\n".join(f'<p class="banner" role="status">{text}</p>' for text in banners)
 
 
 def _tile(row: Row) -> str:
@@ -87,11 +93,12 @@ def _tile(row: Row) -> str:
 
 
 def _equity_note(report: Report) -> str:
+    shaded = " Shaded: what a price model was trained on." if report.in_sample else ""
     if not report.strategy.drawdowns:
-        return ""
+        return shaded.strip()
     span = report.strategy.drawdowns[0]
     back = f"recovered on {date(span.recovered)}" if span.recovered else "not recovered by the end"
-    return escape(f"Deepest drawdown: from {date(span.peak)} to {date(span.trough)}, {back}.")
+    return escape(f"Deepest drawdown: from {date(span.peak)} to {date(span.trough)}, {back}.{shaded}")
 
 
 def _prices(record: RunRecord, report: Report, fills: Fills) -> tuple[list[str], dict[str, Any]]:
@@ -210,6 +217,7 @@ def _facts(report: Report) -> str:
         ("Rows", f"{data.rows:,}, from {data.start:%Y-%m-%d %H:%M} to {data.end:%Y-%m-%d %H:%M} UTC"),
         ("Judged", f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"),
         ("What was fitted", report.sample),
+        *training_facts(report),
         ("Costs", "\n".join(report.costs) or "None."),
         ("Trading days", f"{report.days_per_year} a year"),
         ("Intervals", bootstrap),

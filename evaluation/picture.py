@@ -2,7 +2,9 @@
 
 import io
 
-from evaluation.charts import LIGHT, equity_lines, thin
+import numpy as np
+
+from evaluation.charts import LIGHT, SEEN_OPACITY, equity_lines, thin
 from evaluation.drawdowns import drawdowns
 from evaluation.hold import Hold
 from evaluation.run import Marks, RunRecord
@@ -40,10 +42,24 @@ def equity_png(record: RunRecord, marks: Marks, hold: Hold) -> bytes:
     for axes in (top, *middle):
         axes.axhline(record.initial_cash, color=LIGHT["zero"], lw=0.8, ls=":")
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for start, end in record.in_sample:
+        for axes in (top, *middle, bottom):
+            axes.axvspan(
+                np.datetime64(start, "ns"), np.datetime64(end, "ns"), color=LIGHT["seen"], alpha=SEEN_OPACITY, lw=0.0
+            )
+        top.annotate(
+            "in sample",
+            (np.datetime64(start, "ns"), 0.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(5, 6),
+            textcoords="offset points",
+            color=LIGHT["seen_ink"],
+        )
     top.set_ylabel(f"Equity, {record.currency}".replace("$", r"\$"))
     top.legend(loc="upper left", frameon=False)
     # Titles are data: a dollar sign in one must not start a formula.
-    title = record.title + (" (partial run)" if record.partial else "")
+    notes = (" (partial run)" if record.partial else "") + (" (in sample)" if record.in_sample else "")
+    title = record.title + notes
     top.set_title(title.replace("$", r"\$"), loc="left", color=LIGHT["ink"])
     bottom.set_ylabel("Drawdown")
     bottom.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

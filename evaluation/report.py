@@ -14,6 +14,7 @@ from evaluation.display import Row, activity_rows, amount, count, risk_rows, sha
 from evaluation.document import TRIPS_FILE, plain, trips_table
 from evaluation.grids import COSTS, bps, strategy_name
 from evaluation.hold import buy_and_hold
+from evaluation.model_words import marked, terminal_cells, training_lines, warning
 from evaluation.page import render
 from evaluation.picture import equity_png
 from evaluation.run import RunRecord, read_fills, read_marks
@@ -53,7 +54,11 @@ def write(out: Path, record: RunRecord, report: Report) -> tuple[Path, Path, Pat
 
 def summary_table(report: Report) -> Table:
     """The main figures for the terminal, one screen, reasons in place of what is missing."""
-    table = Table(title=Text(report.title + (" (partial run)" if report.partial else "")), title_justify="left")
+    title = marked(report.title + (" (partial run)" if report.partial else ""), report)
+    said = [*([f"IN SAMPLE. {warning(report)}"] if report.in_sample else []), *training_lines(report)]
+    table = Table(
+        title=Text(title), title_justify="left", caption=Text("\n".join(said)) if said else None, caption_justify="left"
+    )
     table.add_column("Figure")
     table.add_column("Strategy", justify="right", no_wrap=True)
     table.add_column("95 % interval, standard error")
@@ -63,6 +68,7 @@ def summary_table(report: Report) -> Table:
         [_cells(row) for row in risk_rows(report)],
         [_cells(activity[key]) for key in BRIEF] + [_exposure(activity), _shortfall(report)],
         _contributions(report),
+        terminal_cells(report),
     )
     for cells in sections:
         for row in cells:

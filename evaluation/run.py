@@ -13,6 +13,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 PRICE_COLUMNS = ("decision_price", "market_price", "half_spread")
+FORECAST_COLUMNS = ("mean", "volatility", "q05", "q25", "q75", "q95", "entropy")
 DAYS_PER_YEAR = (252, 365)  # sessions of an exchange, days of a market that never closes
 
 
@@ -90,6 +91,44 @@ class Market:
         return np.cumprod(ratios)[done]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A price model that spoke in the run, and what it had seen before. Times are naive UTC."""
+
+    name: str
+    digest: str
+    start: datetime | None  # close of the first bar that it was trained on; None: not known
+    end: datetime | None  # of the last one
+    guard_end: datetime | None  # the last moment that counts as in sample, embargo included
+
+    def __post_init__(self) -> None:
+        known = [time is not None for time in (self.start, self.end, self.guard_end)]
+        if any(known) != all(known):
+            raise ValueError(f"want the whole training window of {self.name} or none of it")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PriceModel:
+    """The price models of a run, what they said, and what came."""
+
+    checkpoints: tuple[Checkpoint, ...]
+    halflife_bars: float  # of the lagged volatility that the models measure returns by
+    # time, symbol, asof (close of the last bar seen), mean, volatility, q05, q25, q75, q95, entropy, surprise (NaN
+    # where there is none); None: nothing was said
+    forecasts: pa.Table | None
+    closes: dict[str, tuple[Ints, Floats]]  # of each symbol's bars: when they closed, ns UTC, rising, and at what
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolatilityTarget:
+    """What a strategy that sizes by volatility aims at."""
+
+    strategy: str
+    target: float  # annual standard deviation of what is allotted to it, at a full position in one symbol
+    allocation: float  # of the account's equity
+    by: str  # which volatility positions were sized by: "forecast" or "realised"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunRecord:
     """A finished run: tables, markets, and the words that a report needs.
@@ -116,6 +155,10 @@ class RunRecord:
     strategy_fills: pa.Table | None = None
     # time, symbol, amount (currency of the market, positive when received), kind: funding, borrow, interest, dividends
     flows: pa.Table | None = None
+    model: PriceModel | None = None  # None: no price model spoke
+    # Parts of the run that a price model was trained on, from and to, naive UTC, in order and apart.
+    in_sample: tuple[tuple[datetime, datetime], ...] = ()
+    targets: tuple[VolatilityTarget, ...] = ()  # of the strategies that size by volatility
 
     def __post_init__(self) -> None:
         if not 0.0 < self.initial_cash < math.inf:
@@ -129,6 +172,9 @@ class RunRecord:
         symbols = [market.symbol for market in self.markets]
         if len(set(symbols)) != len(symbols):
             raise ValueError(f"markets must name each symbol once, was {symbols}")
+        instants = [time for part in self.in_sample for time in part]
+        if instants != sorted(instants):
+            raise ValueError(f"the parts in sample must be in order and apart, were {self.in_sample}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,6 +228,23 @@ class Fills:
         return np.where(self.buys, 1.0, -1.0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Forecasts:
+    """What the price models said of the next bar, columns side by side."""
+
+    times: Ints  # (K,) ns, when it was said
+    asof: Ints  # (K,) ns, close of the last bar seen
+    rows: dict[str, Ints]  # those of each symbol
+    mean: Floats  # (K,) log return
+    volatility: Floats  # (K,) its standard deviation
+    q05: Floats  # (K,) quantiles of the log return
+    q25: Floats
+    q75: Floats
+    q95: Floats
+    entropy: Floats  # (K,) bits, of the next bar's token
+    surprise: Floats  # (K,) bits, of the last bar's token; NaN where it was not expected
+
+
 def read_marks(record: RunRecord) -> Marks:
     """The marks, completed to the window of the run.
 
@@ -204,7 +267,8 @@ def read_marks(record: RunRecord) -> Marks:
     end = max(int(market.times[-1]) for market in record.markets)
     head, tail = int(start < times[0]), int(end > times[-1])
     return Marks(
-        np.concatenate([[start][:head], times, [end][:tail]]).astype(np.int64),
+        # Of int64 throughout: a list that is empty would make all of them floats, which are 128 ns apart today.
+        np.concatenate([np.array([start][:head], np.int64), times, np.array([end][:tail], np.int64)]),
         np.concatenate([[record.initial_cash][:head], equity, equity[-1:][:tail]]),
         np.concatenate([[0.0][:head], position, position[-1:][:tail]]),
         None if gross is None else np.concatenate([[0.0][:head], gross, gross[-1:][:tail]]),
@@ -247,6 +311,30 @@ def read_flows(record: RunRecord) -> Flows | None:
         return None
     places = _places(record, *_coded(table, "symbol"), what="flows")
     return Flows(_times(table, "time"), places, _finite(table, "amount"))
+
+
+def read_forecasts(model: PriceModel) -> Forecasts | None:
+    """What the models said as arrays; None where they said nothing.
+
+    Raises:
+        ValueError: a column is missing or holds nulls or, but for surprise, NaN; times decrease; a volatility is
+            negative.
+    """
+    table = model.forecasts
+    if table is None or not table.num_rows:
+        return None
+    rows, symbols = _coded(table, "symbol")
+    columns = {name: _finite(table, name) for name in FORECAST_COLUMNS}
+    if (columns["volatility"] < 0.0).any():
+        raise ValueError(f"volatility of a forecast must not be negative, was {columns['volatility'].min()}")
+    surprise: Floats = _column(table, "surprise").cast(pa.float64()).to_numpy()
+    return Forecasts(
+        times=_times(table, "time"),
+        asof=_times(table, "asof", ordered=False),
+        rows={symbol: np.flatnonzero(rows == place) for place, symbol in enumerate(symbols)},
+        surprise=surprise,
+        **columns,
+    )
 
 
 def point_values(record: RunRecord) -> Floats:

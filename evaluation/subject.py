@@ -5,7 +5,7 @@ the figures stay free of torch.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from tokenizer.bars import BarSeries
     from tokenizer.codec import Codec
 
+    Form = Callable[[FinGPT, str, Ints, Ints, Ints], npt.NDArray[np.float32]]
+
 CHUNK = 1_024  # decisions computed at once
+WINDOWS = 32  # computed at once where each decision has its own
 DECODES = 200  # steps that decoding is timed over
 _EPOCH = datetime(1970, 1, 1)
 
@@ -71,18 +74,9 @@ def load_data(paths: Sequence[Path], *, bar: str, time_zone: str, stamp: str) ->
     Raises:
         ConfigError, DataError: a file cannot be used.
     """
-    from configs.load import load
-    from feeds.files import Source
-    from trainer.config import TrainConfig
-    from trainer.data import load_bars
+    from trainer import data
 
-    sources: list[Source] = []
-    for path in paths:
-        if path.suffix == ".toml":
-            sources.extend(load(TrainConfig, path).feeds)
-        else:
-            sources.append(Source(path=str(path), bar=bar, time_zone=time_zone, stamp=stamp))
-    return load_bars(sources)
+    return data.load_data(paths, bar=bar, time_zone=time_zone, stamp=stamp)
 
 
 def data_digest(series: Mapping[str, "BarSeries"]) -> str:
@@ -128,17 +122,40 @@ def choose_window(
     return Window(start=first, end=final, in_sample=overlaps)
 
 
-def foretell(subject: Subject, series: Mapping[str, "BarSeries"], window: Window) -> tuple[Track, ...]:
+def foretell(
+    subject: Subject, series: Mapping[str, "BarSeries"], window: Window, *, recompute: bool = False
+) -> tuple[Track, ...]:
     """Run the checkpoint over every symbol; symbols without a judged bar are left out.
 
     The model sees each symbol as an unbroken stream of tokens, as it does behind its cache; bars before the window are
     context and nothing else.
+
+    Args:
+        recompute: compute each forecast a second time, from the last `context` tokens alone.
     """
-    tracks = (_track(subject, bars, window) for bars in series.values() if len(bars) > 1)
+    tracks = (_track(subject, bars, window, recompute=recompute) for bars in series.values() if len(bars) > 1)
     return tuple(track for track in tracks if track.judged.any())
 
 
-def _track(subject: Subject, bars: "BarSeries", window: Window) -> Track:
+def training_tokens(subject: Subject, series: Mapping[str, "BarSeries"]) -> list[Ints]:
+    """What unigram and bigram are counted on: all tokens of the training window, validation included, of every symbol
+    that the checkpoint was trained on, a sequence each.
+
+    Where the data have no bar of these symbols in the window, the other symbols lend theirs.
+    """
+    training = subject.manifest.training
+    assert training.start is not None
+    assert training.end is not None
+    start, end = nanoseconds(training.start), nanoseconds(training.end)
+    found: dict[str, Ints] = {}
+    for symbol, bars in series.items():
+        tokens = subject.codec.encode(bars).tokens
+        found[symbol] = tokens[(bars.close_time >= start) & (bars.close_time <= end) & (tokens >= 0)]
+    own = [tokens for symbol, tokens in found.items() if symbol in training.symbols and len(tokens)]
+    return own or [tokens for tokens in found.values() if len(tokens)]
+
+
+def _track(subject: Subject, bars: "BarSeries", window: Window, *, recompute: bool) -> Track:
     training = subject.manifest.training
     assert training.start is not None
     assert training.end is not None
@@ -158,11 +175,14 @@ def _track(subject: Subject, bars: "BarSeries", window: Window) -> Track:
         tokens=tokens[rest],
         training=seen[rest],
         judged=judged[rest],
-        probabilities=_probabilities(subject, bars.symbol, times, tokens, judged),
+        probabilities=_probabilities(subject, bars.symbol, times, tokens, judged, window_probabilities),
+        recomputed=_probabilities(subject, bars.symbol, times, tokens, judged, recomputed) if recompute else None,
     )
 
 
-def _probabilities(subject: Subject, symbol: str, times: Ints, tokens: Ints, judged: Bools) -> npt.NDArray[np.float32]:
+def _probabilities(
+    subject: Subject, symbol: str, times: Ints, tokens: Ints, judged: Bools, form: "Form"
+) -> npt.NDArray[np.float32]:
     from tokenizer.bars import hours_of_week
 
     rows = np.flatnonzero(tokens >= 0)
@@ -171,7 +191,7 @@ def _probabilities(subject: Subject, symbol: str, times: Ints, tokens: Ints, jud
     targets = np.flatnonzero(judged[rows]) - 1  # the position that foretells each, among those with a token
     if not len(targets):
         return np.empty((0, subject.codec.codes), np.float32)
-    return window_probabilities(subject.model, symbol, tokens[rows], hours_of_week(times[rows]), targets)
+    return form(subject.model, symbol, tokens[rows], hours_of_week(times[rows]), targets)
 
 
 def window_probabilities(
@@ -212,6 +232,31 @@ def window_probabilities(
             rows = torch.from_numpy(positions[done:until] - begin)
             found[done:until] = logits[rows].double().softmax(-1).float().numpy()
             done = until
+    return found
+
+
+def recomputed(model: "FinGPT", symbol: str, tokens: Ints, hours: Ints, positions: Ints) -> npt.NDArray[np.float32]:
+    """As `window_probabilities`, of a model without a cache: each position is computed from the last `context` tokens
+    alone. Up to the `context`th token both are the same; after it, what the layers of a cache remember of older tokens
+    is missing here.
+    """
+    import torch
+
+    context = model.config.context
+    index = torch.tensor([model.symbol_index(symbol)])
+    found = np.empty((len(positions), model.config.vocabulary), np.float32)
+    early = np.flatnonzero(positions < context)
+    if len(early):
+        found[early] = window_probabilities(model, symbol, tokens, hours, positions[early])
+    model.eval()
+    with torch.inference_mode():
+        for first in range(len(early), len(positions), WINDOWS):
+            rows = slice(first, first + WINDOWS)
+            inside = torch.from_numpy(positions[rows, None] + np.arange(1 - context, 1))  # (b, T)
+            logits = model(
+                torch.from_numpy(tokens)[inside], torch.from_numpy(hours)[inside], index.expand(len(inside))
+            )[:, -1]  # (b, V)
+            found[rows] = logits.double().softmax(-1).float().numpy()
     return found
 
 

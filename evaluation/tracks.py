@@ -24,6 +24,7 @@ class Track:
     training: Bools  # (n,) bars of the training window
     judged: Bools  # (n,) bars foretold by a decision that may be judged
     probabilities: npt.NDArray[np.float32]  # (m, V) of the token of each judged bar, given before it
+    recomputed: npt.NDArray[np.float32] | None = None  # (m, V) the same without a cache; None: not asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

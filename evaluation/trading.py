@@ -7,11 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.activity import Activity, activity
+from evaluation.aims import Aim, volatility_aim
 from evaluation.costs import Costs, costs
 from evaluation.figures import Figure, absent, measured
+from evaluation.foresight import Foresight, foresight
 from evaluation.hold import Hold, buy_and_hold
 from evaluation.returns import RETURNS_MIN, Performance, daily_values, performance, trading_days, undefined
 from evaluation.run import (
+    Checkpoint,
     DataDescription,
     Ints,
     Marks,
@@ -90,6 +93,11 @@ class Report:
     by_strategy: tuple[Contribution, ...] | None  # None: the strategies are not told apart
     trips: tuple[RoundTrip, ...]  # of each strategy where they are told apart, else of the account; by their ends
     entries: npt.NDArray[np.bool_]  # (F,) the account's fills that opened or enlarged a position
+    checkpoints: tuple[Checkpoint, ...]  # of the price models that spoke
+    in_sample: tuple[tuple[datetime, datetime], ...]  # parts of the run that a price model was trained on
+    foresight: tuple[Foresight, ...]  # how the forecasts did, all symbols first; empty where no price model spoke
+    halflife_bars: float | None  # of the EWMA volatility that they are measured against
+    aim: Aim | None  # None: no strategy sizes by volatility
 
     @property
     def profit(self) -> float:
@@ -112,7 +120,7 @@ def evaluate(record: RunRecord) -> Report:
         ValueError: a table lacks a column, has no mark, or holds NaN, disorder or an unknown symbol.
     """
     marks, fills, strategy_fills = read_marks(record), read_fills(record), read_strategy_fills(record)
-    hold = buy_and_hold(record)
+    hold, model = buy_and_hold(record), record.model
     seen = np.concatenate([marks.times, *(market.times for market in record.markets)])
     days = trading_days(seen, record.days_per_year)
     accounts = account(fills, record.markets)
@@ -152,6 +160,11 @@ def evaluate(record: RunRecord) -> Report:
         else by_strategy(record, marks, strategy_fills, strategies),
         trips=accounts.trips if strategies is None else strategies.trips,
         entries=accounts.entries,
+        checkpoints=() if model is None else model.checkpoints,
+        in_sample=record.in_sample,
+        foresight=() if model is None else foresight(model),
+        halflife_bars=None if model is None else model.halflife_bars,
+        aim=volatility_aim(record, marks),
     )
 
 

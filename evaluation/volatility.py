@@ -54,7 +54,7 @@ def ewma_variance(returns: Floats, halflife_bars: float, start: float) -> Floats
     v[0] = start, v[t + 1] = d v[t] + (1 - d) r[t]^2 with d = 0.5 ** (1 / halflife_bars).
 
     Args:
-        start: variance before the first return, positive; never let below VARIANCE_MIN of it.
+        start: variance before the first return, not negative; the path is never let below VARIANCE_MIN of it.
 
     Source: J.P. Morgan, "RiskMetrics technical document", 4th edition, 1996, section 5.2.
     """

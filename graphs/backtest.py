@@ -26,11 +26,13 @@ from graphs import checks
 from graphs.config import BacktestConfig, Conversion, TradingConfig, all_strategies
 from graphs.edges import Feeds, Venue
 from graphs.folders import prepare
+from graphs.forecasting import checkpoints
 from graphs.sinks import print_streams, record_signals, record_streams, report_progress
 from graphs.trading import Plugins, trading_system
 from nodes.bars import bar_aggregator
 from nodes.events import RiskAction, RiskActionKind
 from nodes.halts import keep_halt
+from nodes.price_model import Checkpoints
 
 _PROGRESS_EVERY = 1_000  # market events
 
@@ -46,6 +48,7 @@ class Plan:
     start: datetime
     end: datetime
     plugins: Plugins
+    models: Checkpoints | None = field(default=None, compare=False)  # the price models wanted; None: none is
     in_sample: tuple[tuple[datetime, datetime], ...] = ()  # parts of the window that the price models were trained on
     halted: Halt | None  # an emergency stop of an earlier run that nobody has reset
 
@@ -112,6 +115,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
         start=start,
         end=end,
         plugins=plugins,
+        models=checkpoints(config.forecast),
         in_sample=in_sample,
         halted=halted,
     )

@@ -17,7 +17,8 @@ from feeds.times import length_label
 from graphs.config import TradingConfig
 from graphs.edges import Feeds
 from graphs.flags import ROOT
-from models.checkpoint import CheckpointError
+from models.checkpoint import CheckpointError, read_manifest
+from models.forms import FormError
 from nodes.events import Alert, AlertLevel, Forecast
 from nodes.forecast import ForecastConfig, drift_alert, surprise_alert
 from nodes.guard import error_alert
@@ -47,6 +48,19 @@ def checkpoints(config: ForecastConfig) -> Checkpoints | None:
         return Checkpoints.read([_located(name) for name in config.checkpoints])
     except (CheckpointError, ValueError) as exc:
         raise ConfigError(f"[forecast] checkpoints: {exc}") from None
+
+
+def digests(config: ForecastConfig, known: Checkpoints | None) -> dict[str, str]:
+    """Which weights those are: the digest of each, by its name in the config."""
+    return {} if known is None else {n: m.digest for n, m in zip(config.checkpoints, known.manifests, strict=True)}
+
+
+def digest_now(name: str) -> str:
+    """The digest of the checkpoint that has this name now, or that there is none."""
+    try:
+        return read_manifest(_located(name)).digest
+    except CheckpointError:
+        return "cannot be read"
 
 
 def price_forecasts(feeds: Feeds, config: TradingConfig) -> Forecasts:
@@ -104,6 +118,8 @@ def _model(
             model.load()
     except (CheckpointError, ValueError) as exc:
         raise ConfigError(f"[forecast] checkpoints: {exc}") from None
+    except FormError as exc:
+        raise ConfigError(f"[forecast] form: {exc}") from None
     return model, codecs
 
 

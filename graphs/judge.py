@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from configs.version import code_version
 from evaluation import report as files
 from evaluation.run import DataDescription, Market, RunRecord
 from evaluation.trading import Report, evaluate
@@ -19,10 +20,11 @@ from feeds.files import tables
 from feeds.instruments import Instrument
 from feeds.raw import locate
 from graphs.backtest import Outcome, Plan
-from graphs.version import code_version
+from graphs.forecasting import digests
+from graphs.seen import in_sample, price_model, volatility_targets, without_model
 
 _POINTS = 20_000  # prices kept per symbol for buy-and-hold and the charts
-_PACKAGES = ("csp", "numpy", "pandas", "pyarrow")
+_PACKAGES = ("csp", "numpy", "pandas", "pyarrow", "torch")
 
 
 def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
@@ -38,6 +40,7 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
     markets = [_market(plan, instrument, outcome) for instrument in plan.trading.instruments]
     descriptions = [description for _, description in plan.feeds]
     digest = _digest([d.sha256 for d in descriptions])
+    model = price_model(plan, outcome, folder)
     record = RunRecord(
         title=plan.config.name,
         data=DataDescription(
@@ -61,10 +64,14 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
         trials=plan.config.trials,
         facts=(
             ("Halted by risk", _halted(plan, outcome) or "no"),
+            *((("Price model", without_model(plan)),) if model is None else ()),
             *(("Macro data", source.path) for source, _ in plan.macro),
             *(("News", item.path) for item in plan.config.news),
             ("Code", code_version()),
         ),
+        model=model,
+        in_sample=in_sample(plan, outcome),
+        targets=volatility_targets(plan, model),
     )
     report = evaluate(record)
     files.write(folder, record, report)
@@ -181,6 +188,8 @@ def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:
         ],
         "window": {"start": plan.start, "end": plan.end, "reached": outcome.reached},
         "partial": outcome.interrupted,
+        "checkpoints": digests(plan.config.forecast, plan.models),
+        "in_sample": plan.in_sample,
         "halted": _halted(plan, outcome) or None,
         "code": code_version(),
         "python": platform.python_version(),

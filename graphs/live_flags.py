@@ -7,9 +7,10 @@ from typing import Annotated
 
 import tyro
 
+from configs.flags import named_files, registry
 from configs.load import ConfigError
 from graphs.config import BacktestConfig
-from graphs.flags import ROOT, named_files, read, registry
+from graphs.flags import ROOT, read
 from graphs.live_config import LiveConfig
 
 PROGRAM = "run_live.py"

@@ -11,21 +11,22 @@ import csp
 
 from brokers.opening import Opening
 from configs.load import ConfigError, build, listed, plain
+from configs.version import code_version
 from feeds.errors import DataError
 from feeds.instruments import Instrument
 from feeds.record import Inputs, Recorder, RecordingInputs, ReplayedInputs
 from feeds.recording import Comparison, check_unchanged, compare, complete_before, read_manifest, write_manifest
 from graphs.checks import load_plugin
+from graphs.forecasting import checkpoints, digest_now, digests
 from graphs.live import OUTCOMES, Ends, LivePlan, System, live_graph
 from graphs.live_config import LiveConfig
 from graphs.live_outcome import LiveOutcome
 from graphs.live_plan import Prepared, trading_of
 from graphs.trading import trading_system
-from graphs.version import code_version
 
 _GRAPH = 1  # of what the manifest says beside the format of the streams
 _FAR = datetime(2200, 1, 1)  # a live run ends when it is stopped
-_PACKAGES = ("csp", "numpy", "pyarrow", "ccxt", "pandas", "pandas-market-calendars")
+_PACKAGES = ("csp", "numpy", "pyarrow", "ccxt", "pandas", "pandas-market-calendars", "torch")
 
 
 class Stop(Protocol):
@@ -142,6 +143,7 @@ def manifest(plan: LivePlan) -> dict[str, Any]:
         "halted": plan.halted,
         "duration_s": plan.duration_s,
         "dry_run": plan.dry_run,
+        "checkpoints": digests(plan.config.forecast, checkpoints(plan.config.forecast)),
         "code": code_version(),
         "packages": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
@@ -157,6 +159,8 @@ def other_versions(root: Path) -> str:
     packages, now = kept.get("packages", {}), {"python": platform.python_version()}
     now |= {name: version(name) for name in _PACKAGES if name in packages}
     pairs = [("code", kept.get("code"), code_version()), *((name, packages.get(name), now[name]) for name in now)]
+    # The answers of a model are in the recording; its tokenizer runs again, and must be the one that it had.
+    pairs += [(f"checkpoint {name}", was, digest_now(name)) for name, was in kept.get("checkpoints", {}).items()]
     return ", ".join(f"{name} {was}, now {runs}" for name, was, runs in pairs if was not in (None, runs))
 
 

@@ -21,20 +21,18 @@ import torch
 from torch import Tensor
 
 from models.fingpt import FinGPT, FinGPTConfig
+from models.forms import FORMS, FormError
 from models.kv_cache import KVCache
 from models.layers import EPS, Block
 
-FORMS = ("eager", "onnx", "onnx-w8")
+__all__ = ["BLOCK", "FORMS", "Decoder", "FormError", "OnnxForm", "exported", "quantise", "step_graph"]
+
 BLOCK = 32  # numbers a scale: 64 and 128 are as fast, and up to 1.3 times as far off
 
 Floats = npt.NDArray[np.float32]
 
 _HIDDEN = np.float32(-1e30)  # not infinity: a row of a cache that is new holds nothing else
 _CONTRIB = "com.microsoft"
-
-
-class FormError(Exception):
-    """A form that cannot be made here; the message says what is missing."""
 
 
 class Decoder(Protocol):

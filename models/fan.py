@@ -66,12 +66,13 @@ def fan_png(fan: Fan) -> bytes:
         axes.plot(ahead, whole[i], color=INK, lw=0.7, alpha=0.55, label="single paths" if i == 0 else None)
     axes.plot(ahead, bands(whole, (0.5,))[0], color=BLUE, lw=2.0, label="median")
     if n > 1:
-        axes.plot(x[:n], fan.past, color=INK, lw=1.3)
+        axes.plot(x[:n], fan.past, color=INK, lw=1.3, label="known")
     axes.axvline(x[n - 1], color=MUTED, lw=0.8, ls=":")
     if fan.when is not None:
         locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+        axes.set_xlabel("UTC", color=MUTED)
     else:
         axes.set_xlabel("bars ahead", color=MUTED)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0) if fan.percent else StrMethodFormatter("{x:,g}"))
@@ -83,7 +84,8 @@ def fan_png(fan: Fan) -> bytes:
     axes.tick_params(colors=MUTED, labelsize=8)
     axes.set_ylabel(fan.value, color=MUTED)
     axes.set_title(fan.title, loc="left", color=INK, fontsize=11)
-    axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=INK)
+    # Outside: inside, it would hide a price sooner or later.
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8, labelcolor=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # the default names a version: bytes would differ
     return buffer.getvalue()

@@ -22,6 +22,9 @@ from models.layers import EPS, Block, Rotary, quick_rms_norm
 HOURS = 168  # of a week, Monday 00:00 UTC = 0
 UNKNOWN_SYMBOL = 0  # its embedding is trained by symbol dropout
 
+# Of a config: far beyond what these models are for, and within what a machine can be asked for.
+_MOST = {"vocabulary": 65_536, "context": 65_536, "layers": 256, "width": 16_384, "heads": 1_024, "kv_heads": 1_024}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinGPTConfig:
@@ -39,9 +42,9 @@ class FinGPTConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "context", "layers", "width", "heads", "kv_heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, was {getattr(self, name)}")
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in [1, {most}], was {getattr(self, name)}")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width / heads must be a whole even number, was {self.width} / {self.heads}")
         if self.heads % self.kv_heads:
@@ -58,8 +61,18 @@ class FinGPTConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "FinGPTConfig":
-        """The inverse of `dataclasses.asdict`, also after a trip through JSON (lists for tuples)."""
-        return cls(**{**values, "symbols": tuple(values.get("symbols", ()))})
+        """The inverse of `dataclasses.asdict`, also after a trip through JSON (lists for tuples).
+
+        Raises:
+            ValueError: a field is unknown, of another type, or impossible.
+        """
+        from configs.load import ConfigError, build, plain
+
+        try:
+            config: FinGPTConfig = build(cls, plain(values))
+        except ConfigError as error:
+            raise ValueError(f"the model has no usable config: {error}") from None
+        return config
 
 
 class FinGPT(nn.Module):
@@ -207,13 +220,25 @@ class FinGPT(nn.Module):
         manifest = read_manifest(folder)
         if manifest.kind != "fingpt":
             raise CheckpointError(f"want a checkpoint of kind fingpt, {folder} is of kind {manifest.kind}")
-        model = cls(FinGPTConfig.from_dict(manifest.config))
-        tensors = read_tensors(folder, manifest)
-        state = {n.removeprefix("model."): torch.from_numpy(a) for n, a in tensors.items() if n.startswith("model.")}
         try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            raise CheckpointError(f"the weights of {folder} do not fit its config: {error}") from error
+            config = FinGPTConfig.from_dict(manifest.config)
+            with torch.device("meta"):  # shapes alone: nothing is drawn, and no memory asked for what may not fit
+                model = cls(config)
+        except ValueError as error:
+            raise CheckpointError(f"{folder} holds no usable model: {error}") from None
+        stored = {
+            n.removeprefix("model."): spec.shape for n, spec in manifest.tensors.items() if n.startswith("model.")
+        }
+        wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        if differing := sorted(n for n in stored.keys() | wanted.keys() if stored.get(n) != wanted.get(n)):
+            name = differing[0]
+            raise CheckpointError(
+                f"the weights of {folder} do not fit its config: want {name} of shape {wanted.get(name)}, was"
+                f" {stored.get(name)}, and {len(differing) - 1} more differ"
+            )
+        tensors = read_tensors(folder, manifest)
+        model.load_state_dict({n: torch.from_numpy(tensors[f"model.{n}"]).float() for n in wanted}, assign=True)
+        model.rotary = Rotary(config.head_dim, config.context)
         return model.to(device).eval()
 
     def to_tensors(self) -> dict[str, Any]:

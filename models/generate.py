@@ -1,27 +1,37 @@
-"""Let a checkpoint speak: python -m models.generate CHECKPOINT --seed-tokens "80 81 83 89 66" --num-generate 50
-
-Prints further tokens. Where the checkpoint holds a tokenizer, draws paths of the price to come, as a fan chart. The
-context is the seed tokens, or with --data the bars of a file, whose scale, last close and hours the paths go on from.
-Exit codes: 0 done, 2 bad usage or data.
-"""
+"""`python -m models.generate CHECKPOINT`: further tokens, and where the price may go, as a fan chart."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
 
+from models.manifest import Training
 from models.sampling import Floats, Ints, Sampling
 
 if TYPE_CHECKING:
     from models.engine import Engine
     from models.fingpt import FinGPTConfig
+    from tokenizer.bars import BarSeries
     from tokenizer.codec import Codec
 
+PROGRAM = "python -m models.generate"
+
 _SEED = "80 81 83 89 66"
+# tyro does not wrap it: one line a paragraph, none longer than a terminal is wide.
+_DESCRIPTION = """\
+Print tokens that may come, and draw where the price may go, as a fan chart.
+
+The context is the seed tokens, or with --data the last bars of a file.
+
+The chart needs a checkpoint that holds a tokenizer.
+
+Exit codes: 0 done, 2 bad usage, data or checkpoint, 130 interrupted.
+"""
 
 
 class GenerateError(Exception):
@@ -35,12 +45,12 @@ class GenerateConfig:
     seed_tokens: str = _SEED  # the context, between blanks or commas; not read where data is given
     start_hour: int = 0  # hour of week at which the bar of the first seed token closes; Monday 00:00 UTC is 0
     scale: float | None = None  # volatility of the bar after the seed tokens, log return; without: returns in scales
-    data: str = ""  # a file of bars that is the context instead
-    bar: str = "1h"  # length of its bars
+    data: str = ""  # bars that are the context instead: a training config (.toml: those of its feeds), or a file
+    bar: str = "1h"  # length of the bars of a data file
     stamp: str = "open"  # what the time of a bar means: open or close
-    time_zone: str = ""  # of times without an offset, such as UTC
+    time_zone: str = "UTC"  # of times without an offset in a data file
     calendar: str = "24/7"  # when bars to come close: 24/7 or a name of pandas_market_calendars, such as NYSE
-    symbol: str = ""  # how the model is conditioned; without: unknown, or the name of the file
+    symbol: str = ""  # how the model is conditioned, and whose bars of several; without: unknown, or that of the bars
     num_generate: int = 50  # tokens that are printed
     paths: int = 500  # drawn for the fan chart; 0 draws none
     horizon: int = 48  # bars of each path
@@ -55,6 +65,8 @@ class GenerateConfig:
             raise ValueError(f"start_hour must lie in [0, 168), was {self.start_hour}")
         if self.scale is not None and not 0.0 < self.scale < 1.0:
             raise ValueError(f"scale must lie in (0, 1), was {self.scale}")
+        if self.data and self.scale is not None:
+            raise ValueError(f"data bring their own scale: want data or scale, was {self.data} and {self.scale}")
         for name, low, high in (
             ("num_generate", 0, 100_000),
             ("paths", 0, 100_000),
@@ -81,6 +93,7 @@ class Context:
         scale: of the next bar, log return; 1 where it is not known.
         closes: (m,) last known closes; empty: seed tokens have no price.
         when: (m + horizon,) closes of those bars and of the ones to come, datetime64[ns]; None without prices.
+        seen: whether the model has seen the bars to come, or may have.
     """
 
     symbol: str
@@ -90,6 +103,7 @@ class Context:
     scale: float
     closes: Floats
     when: npt.NDArray[np.datetime64] | None
+    seen: bool = False
 
 
 def parse_tokens(text: str, vocabulary: int) -> Ints:
@@ -115,23 +129,22 @@ def seeded(config: GenerateConfig, vocabulary: int, bar_s: float) -> Context:
     return Context(config.symbol, tokens, hours[: len(tokens)], hours[len(tokens) :], scale, np.empty(0), None)
 
 
-def read(config: GenerateConfig, codec: "Codec", model: "FinGPTConfig", bar_s: float) -> Context:
+def read(config: GenerateConfig, codec: "Codec", model: "FinGPTConfig", training: Training) -> Context:
     """The context of a file's last bars: as many as the model can know of.
 
-    Raises: GenerateError: bars of another length than in training, or none after the warm-up.
+    Raises: GenerateError: bars of another length than in training, of several symbols, or none after the warm-up.
     """
-    from tokenizer.analysis import AnalysisConfig, read_bars
     from tokenizer.bars import hours_of_week, next_closes
 
-    asked = AnalysisConfig(data=(config.data,), bar=config.bar, stamp=config.stamp, time_zone=config.time_zone)
-    (bars,) = read_bars(asked)
-    if bars.bar_s != bar_s:
-        raise GenerateError(f"want bars of {bar_s:g} s as in training, {config.data} has {bars.bar_s:g} s")
+    bars = _bars(config)
+    if bars.bar_s != training.bar_s:
+        raise GenerateError(f"want bars of {training.bar_s:g} s as in training, {config.data} has {bars.bar_s:g} s")
     stream = codec.stream()
     rows = zip(*(column.tolist() for column in (bars.open, bars.high, bars.low, bars.close, bars.volume)), strict=True)
     tokens = np.array([stream.push(*row) for row in rows], dtype=np.int64)
     if not len(tokens) or tokens[-1] < 0:
         raise GenerateError(f"want more bars than the warm-up of {codec.config.features.warmup_bars}, was {len(bars)}")
+    now = datetime(1970, 1, 1) + timedelta(microseconds=int(bars.close_time[-1]) // 1_000)
     known = tokens >= 0
     reach = model.context * model.layers  # each layer looks one context further back
     ahead = next_closes(int(bars.close_time[-1]), bars.bar_s, config.calendar, max(config.num_generate, config.horizon))
@@ -145,7 +158,21 @@ def read(config: GenerateConfig, codec: "Codec", model: "FinGPTConfig", bar_s: f
         scale=stream.scale,
         closes=bars.close[shown],
         when=when,
+        seen=training.overlaps(now, now),
     )
+
+
+def _bars(config: GenerateConfig) -> "BarSeries":
+    """The bars of the symbol that is asked for, or of the only one."""
+    from trainer.data import load_data
+
+    found = load_data([Path(config.data)], bar=config.bar, time_zone=config.time_zone, stamp=config.stamp)
+    if config.symbol in found:
+        return found[config.symbol]
+    if len(found) > 1:
+        asked = f"was {config.symbol}" if config.symbol else "was none"
+        raise GenerateError(f"want the --symbol of one of {config.data}: {', '.join(sorted(found))}, {asked}")
+    return next(iter(found.values()))
 
 
 def run(checkpoint: Path, config: GenerateConfig) -> str:
@@ -156,7 +183,7 @@ def run(checkpoint: Path, config: GenerateConfig) -> str:
     from tokenizer.codec import Codec
 
     manifest = read_manifest(checkpoint)
-    model, bar_s = FinGPT.load(checkpoint), manifest.training.bar_s
+    model, training = FinGPT.load(checkpoint), manifest.training
     codec = None if manifest.codec is None else Codec.load(checkpoint)
     table = None
     if codec is not None:
@@ -167,20 +194,31 @@ def run(checkpoint: Path, config: GenerateConfig) -> str:
     elif config.data:
         raise GenerateError(f"{checkpoint} was trained on bare tokens: without a tokenizer, bars say nothing to it")
     if config.data and codec is not None:
-        context = read(config, codec, model.config, bar_s)
+        context = read(config, codec, model.config, training)
     else:
-        context = seeded(config, model.config.vocabulary, bar_s)
+        context = seeded(config, model.config.vocabulary, training.bar_s)
     engine = Engine(model, 1, table=table)
     hours = context.hours.tolist()
     engine.feed([Fed(symbol=context.symbol, tokens=context.tokens.tolist(), hours=hours)])
     ahead = context.future_hours[: config.num_generate].tolist()
     found = engine.sample(context.symbol, config.num_generate, sampling=config.sampling, seed=config.seed, hours=ahead)
-    lines = [" ".join(map(str, found.tolist()))]
+    lines = [" ".join(map(str, found.tolist())), *_remarks(checkpoint, model.config, context)]
     if table is None:
         lines.append(f"no fan chart: {checkpoint} holds no tokenizer, which says what tokens mean in returns")
     elif config.paths:
         lines += _draw(engine, config, context)
     return "\n".join(lines)
+
+
+def _remarks(checkpoint: Path, model: "FinGPTConfig", context: Context) -> list[str]:
+    """What a reader should know of the context."""
+    remarks = []
+    if context.symbol and model.symbols and context.symbol not in model.symbols:
+        known = ", ".join(model.symbols)
+        remarks.append(f"{checkpoint} does not know {context.symbol} (known: {known}): taken as an unknown symbol")
+    if context.seen:
+        remarks.append(f"in sample: {checkpoint} has seen, or may have seen, the bars after the last one of the data")
+    return remarks
 
 
 def _draw(engine: "Engine", config: GenerateConfig, context: Context) -> list[str]:
@@ -203,6 +241,7 @@ def _draw(engine: "Engine", config: GenerateConfig, context: Context) -> list[st
     title = f"{name}: {config.paths:,} paths of {config.horizon} bars"
     changed = (("temperature", config.temperature, 1.0), ("top-k", config.top_k, 0), ("top-p", config.top_p, 1.0))
     title += "".join(f", {what} {value:g}" for what, value, usual in changed if value != usual)
+    title += ", in sample" if context.seen else ""
     if len(context.closes):
         fan = Fan(title, "close", context.closes, context.closes[-1] * np.exp(summed), context.when)
         unit = "close"
@@ -223,23 +262,28 @@ def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     import tyro
 
+    from configs.command import run_command
+    from configs.flags import registry
+    from configs.load import ConfigError
     from feeds.errors import FeedError
     from models.checkpoint import CheckpointError
 
     @dataclass(frozen=True)
     class Command:
-        checkpoint: tyro.conf.Positional[Path]
-        """A checkpoint folder that holds a model."""
-        config: tyro.conf.OmitArgPrefixes[GenerateConfig]
+        checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
+        """folder of a model"""
+        config: Annotated[GenerateConfig, tyro.conf.arg(name="")]
 
-    try:
-        asked = tyro.cli(Command, args=list(argv), prog="python -m models.generate", description=__doc__)
+    def work() -> int:
+        asked = tyro.cli(Command, args=list(argv), prog=PROGRAM, description=_DESCRIPTION, registry=registry())
         print(run(asked.checkpoint, asked.config))
-    except (CheckpointError, FeedError, GenerateError, OSError, ValueError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return run_command(PROGRAM, work, (CheckpointError, ConfigError, FeedError, GenerateError, ValueError))
 
 
 if __name__ == "__main__":
+    from configs.command import leave_on_interrupt
+
+    leave_on_interrupt(PROGRAM)
     sys.exit(main(sys.argv[1:]))

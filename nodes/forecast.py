@@ -9,6 +9,7 @@ import csp
 import numpy as np
 from csp import ts
 
+from models.forms import FORMS
 from nodes.events import Alert, AlertLevel, Forecast, PositionUpdate, RiskAction, RiskActionKind, Signal
 from nodes.infer import InferConfig
 
@@ -41,6 +42,8 @@ class ForecastConfig:
             raise ValueError("checkpoints must name at least one folder where enabled is true")
         if len(set(self.checkpoints)) != len(self.checkpoints):
             raise ValueError(f"want each of checkpoints once, was {self.checkpoints}")
+        if self.form not in FORMS:
+            raise ValueError(f"form must be one of {', '.join(FORMS)}, was {self.form!r}")
         if not 0 <= self.missing_max <= 10_000:
             raise ValueError(f"missing_max must lie in [0, 10000], was {self.missing_max}")
         if not 0.0 < self.edge_full <= 1.0:

@@ -56,9 +56,7 @@ class Model(Protocol):
 class InferConfig:
     """When answers come, and when they are too old."""
 
-    # Engine time from request to answer in a backtest. On bars, orders that come of a later answer miss the open that
-    # begins where the bar ends; docs/concepts/fills.md says what that assumes.
-    latency_ms: float = 0.001
+    latency_ms: float = 0.001  # engine time to an answer in a backtest; with more, orders miss the next open of a bar
     settle_ms: float = 5.0  # wall time that a live worker waits for the other symbols of an instant
     stale_after_s: float = 30.0  # engine time after which a live answer is refused
 

@@ -26,6 +26,8 @@ Floats = npt.NDArray[np.float64]
 
 _LEVELS = np.array(LEVELS)
 _LEAST = 2.0**-60  # a probability below it is rounding
+_SIZE_MAX = 65_536  # of a context or a vocabulary, as models.fingpt has it
+_HOURS = 168  # of a week
 
 
 class BarsRequest(Request):
@@ -55,13 +57,17 @@ class Checkpoints:
 
         Raises:
             CheckpointError: a folder holds none.
-            ValueError: they do not go together.
+            ValueError: one is not of a price model, or they do not go together.
         """
         manifests = tuple(read_manifest(folder) for folder in folders)
         for folder, manifest in zip(folders, manifests, strict=True):
             if manifest.kind != "fingpt" or manifest.codec is None:
                 what = manifest.kind if manifest.kind != "fingpt" else "fingpt without a tokenizer"
                 raise ValueError(f"want checkpoints of price models with their tokenizers, {folder} is of kind {what}")
+            for name in ("context", "vocabulary"):
+                size = manifest.config.get(name)
+                if type(size) is not int or not 1 <= size <= _SIZE_MAX:
+                    raise ValueError(f"want the {name} of {folder} to lie in [1, {_SIZE_MAX}], was {size!r}")
         lengths = [manifest.training.bar_s for manifest in manifests]
         if len(set(lengths)) != 1:
             raise ValueError(f"want checkpoints of one bar length, were {', '.join(f'{s:g} s' for s in lengths)}")
@@ -80,16 +86,23 @@ class Checkpoints:
     @property
     def context(self) -> int:
         """Bars that the one with the longest memory looks back on."""
-        return max(int(manifest.config["context"]) for manifest in self.manifests)
+        return max(manifest.config["context"] for manifest in self.manifests)
 
     def codecs(self) -> tuple[Codec, ...]:
         """Their tokenizers.
 
         Raises:
             CheckpointError: a folder holds no usable one.
-            ValueError: they measure returns by different scales, so that their distributions cannot be mixed.
+            ValueError: one has other tokens than its model, or they measure returns by different scales, so that their
+                distributions cannot be mixed.
         """
         codecs = tuple(Codec.load(folder) for folder in self.folders)
+        for folder, manifest, codec in zip(self.folders, self.manifests, codecs, strict=True):
+            if codec.codes != manifest.config["vocabulary"]:
+                raise ValueError(
+                    f"want a tokenizer of {manifest.config['vocabulary']} codes, as the model of {folder} reads, was of"
+                    f" {codec.codes}"
+                )
         for name in ("scale_halflife_bars", "scale_floor", "clip"):
             found = [getattr(codec.config.features, name) for codec in codecs]
             if len(set(found)) != 1:
@@ -120,6 +133,7 @@ class PriceModel:
         )
         self._engines: list[Engine] = []
         self._context = checkpoints.context
+        self._codes = [range(codec.codes) for codec in codecs]
         self._recent: dict[str, deque[TokenFrame]] = {}  # what the caches hold, to fill them again after a failure
         self._expected: dict[str, list[Floats]] = {}  # by symbol: the probabilities of its next token, a model each
 
@@ -144,29 +158,59 @@ class PriceModel:
 
     def merge(self, waiting: BarsRequest, newer: BarsRequest) -> BarsRequest:
         """No bar is lost: the newer ones come after those that wait, as far back as a model can see."""
+        if newer.fresh:
+            return newer
         frames, fresh = [*waiting.frames, *newer.frames], waiting.fresh
         if len(frames) > self._context:
             frames, fresh = frames[-self._context :], True
         return BarsRequest(key=newer.key, asof=newer.asof, frames=frames, fresh=fresh)
 
     def predict(self, requests: Sequence[BarsRequest]) -> list[Forecast]:
+        """What comes next after each request's bars.
+
+        A failure is one of all requests, and of this time alone: their bars are fed again with the next ones, and the
+        forecast of those is as if it had not been. Only a symbol with an impossible frame begins anew.
+
+        Raises:
+            ValueError: a frame holds what no tokenizer gives.
+            Exception: whatever a model raises.
+        """
         if not self._engines:
             self.load()
-        pieces = [self._piece(request) for request in requests]
+        impossible = {request.key: text for request in requests if (text := self._impossible(request))}
+        pieces = [self._piece(request) for request in requests if request.key not in impossible]
         try:
+            if impossible:
+                raise ValueError("; ".join(impossible.values()))
             chances = [self._feed(n, pieces) for n in range(len(self._engines))]  # (B, V) each
+            scale = np.array([piece.frames[-1].scale for piece in pieces])  # (B,)
+            mixed = np.concatenate(chances, axis=1) / len(chances)  # (B, sum of V)
+            step = self._table.forecast(mixed, scale)
+            quantiles = step.quantile(_LEVELS)  # (B, n)
         except Exception:
             for request in requests:  # nobody knows how far it came: what they have seen is fed anew next time
                 self._forget(request.key)
+                if request.key in impossible:
+                    self._recent.pop(request.key, None)  # fed again, the frame would fail for as long as it is held
             raise
-        scale = np.array([piece.frames[-1].scale for piece in pieces])  # (B,)
-        mixed = np.concatenate(chances, axis=1) / len(chances)  # (B, sum of V)
-        step = self._table.forecast(mixed, scale)
-        quantiles = step.quantile(_LEVELS)  # (B, n)
         return [
-            self._forecast(piece, step, row, quantiles[row], [chance[row] for chance in chances])
+            self._forecast(piece, step, row, quantiles[row], [chance[row].copy() for chance in chances])
             for row, piece in enumerate(pieces)
         ]
+
+    def _impossible(self, request: BarsRequest) -> str:
+        """What of a request cannot be, as a sentence; nothing where all can."""
+        frames: list[Any] = request.frames
+        for frame in frames:
+            tokens = frame.tokens
+            known = len(tokens) == len(self._codes) and all(map(range.__contains__, self._codes, tokens))
+            if not (known and 0 <= frame.hour < _HOURS and 0.0 < frame.scale < math.inf and frame.missing >= 0):
+                sizes = ", ".join(str(len(codes)) for codes in self._codes)
+                return (
+                    f"want a token of {request.key} below {sizes}, an hour of the week, a positive scale, was"
+                    f" {tokens}, {frame.hour}, {frame.scale}"
+                )
+        return ""
 
     def _piece(self, request: BarsRequest) -> "_Piece":
         """What of a request is fed: the bars since the last hole that is too wide, after a failure those before too."""

@@ -1,5 +1,6 @@
 """Models to judge: bars whose volatility beats in time, what two models foretold for them, and a checkpoint on disk."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -64,6 +65,11 @@ def tracks(*, knows: bool, symbols: int = 2, bars: int = 5_500, seed: int = 0) -
             )
         )
     return tuple(made), table
+
+
+def counted(foretold: Sequence[Track]) -> list[np.ndarray]:
+    """The tokens of the training bars, a sequence a symbol."""
+    return [track.tokens[track.training] for track in foretold]
 
 
 def series(symbol: str, bars: int, seed: int) -> BarSeries:

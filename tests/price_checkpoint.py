@@ -35,7 +35,7 @@ def make_checkpoint(
 ) -> Path:
     """A checkpoint of a tiny model with random weights, conditioned on the hour."""
     codec = codec or small_codec(seed=seed)
-    model = tiny(seed, vocabulary=codec.codes, hours=True, **shape)
+    model = tiny(seed, **{"vocabulary": codec.codes, "hours": True, **shape})
     write(
         folder,
         kind="fingpt",

@@ -23,6 +23,8 @@ from brokers.events import OrderState
 from brokers.local_exchange import __main__ as local_exchange
 from brokers.orders import TransitionError, follow
 from configs.load import build
+from evaluation import forecasts
+from evaluation.command import main as evaluation_main
 from evaluation.display import activity_rows, risk_rows
 from evaluation.trading import DEFINITIONS, evaluate
 from feeds import events as feed_events
@@ -31,8 +33,11 @@ from graphs.cli import backtest_main
 from graphs.config import BacktestConfig
 from graphs.live_cli import live_main
 from graphs.live_config import LiveConfig
+from models.generate import main as generate_main
 from nodes import events as node_events
 from nodes import health
+from tokenizer.analysis import main as analysis_main
+from trainer.__main__ import main as trainer_main
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -174,6 +179,11 @@ def test_every_flag_in_the_documentation_exists(
         lambda: reset.main(["--help"]),
         lambda: show.main(["--help"]),
         lambda: local_exchange.main(["--help"]),
+        lambda: trainer_main(["tokenizer", "--help"]),
+        lambda: trainer_main(["fingpt", "--help"]),
+        lambda: analysis_main(["--help"]),
+        lambda: generate_main(["--help"]),
+        lambda: evaluation_main(["--help"], program=forecasts.PROGRAM, about=forecasts.ABOUT, returns=True),
         *(partial(runpy.run_path, str(path), run_name="__main__") for path in sorted((ROOT / "examples").glob("*.py"))),
     ]
     for call in calls:
@@ -195,7 +205,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = folder / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        argv = ["--quiet", "--end", "2017-08-01", "--signals.use", "--signals.plugins", "my_signals:volume_burst"]
+        argv = ["--quiet", "--end", "2019-02-01", "--signals.use", "--signals.plugins", "my_signals:volume_burst"]
         assert backtest_main([*argv, "--out", str(out)]) == 0
     return out
 

@@ -1,34 +1,44 @@
-"""What a vocabulary looks like: python -m tokenizer.analysis CHECKPOINT_OR_TOKENS --data FILE ...
-
-Writes pictures and `analysis.json` into a folder, and a summary to stdout. Exit codes: 0 done, 2 bad usage or data.
-"""
+"""`python -m tokenizer.analysis CHECKPOINT --data FILE`: what a vocabulary looks like."""
 
 import dataclasses
 import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from models.checkpoint import CheckpointError, read_manifest
 from tokenizer import pictures, vocabulary
 from tokenizer.bars import BarSeries, Ints
 from tokenizer.codec import Codec
 from tokenizer.vocabulary import TokenRow
 
+PROGRAM = "python -m tokenizer.analysis"
+
+# tyro does not wrap it: one line a paragraph, none longer than a terminal is wide.
+_DESCRIPTION = """\
+Draw and describe the vocabulary of a tokenizer, or plain tokens.
+
+With --data, what the tokenizer makes of bars; else what its training made.
+
+Writes pictures and analysis.json into a folder, and a summary to stdout.
+
+Exit codes: 0 done, 2 bad usage, data or checkpoint, 130 interrupted.
+"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisConfig:
-    """Draw and describe the vocabulary of a tokenizer, or plain tokens."""
+    """What is looked at, and how closely."""
 
-    data: tuple[str, ...] = ()  # files of bars, read by the checkpoint's tokenizer
-    bar: str = "1h"  # length of their bars
+    data: tuple[str, ...] = ()  # training configs (.toml: the bars of their feeds), or files of bars
+    bar: str = "1h"  # length of the bars of data files
     stamp: str = "open"  # what the time of a bar means: open or close
-    time_zone: str = ""  # of times without an offset, such as UTC
+    time_zone: str = "UTC"  # of times without an offset in data files
     codes: int = 128  # vocabulary of plain tokens
     fit_share: float = 0.7  # of the bars, which surprise is learned from; it is judged on the rest
     gram: int = 3  # length of the sequences that are looked for
@@ -151,33 +161,17 @@ def encoded(codec: Codec, series: Sequence[BarSeries]) -> list[TokenRow]:
 
 
 def read_tokens(path: Path, codes: int) -> list[TokenRow]:
-    """Plain tokens: whole numbers between blanks, commas or line ends; an empty line begins another row.
+    """Plain tokens, a row a series, as `trainer.data.load_tokens` reads them.
 
     Raises:
-        AnalysisError: no such file, no text, or not such numbers.
+        feeds.errors.DataError: no such file, no text, or not such numbers.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise AnalysisError(
-            f"want a checkpoint folder or a text file of tokens, and {path} cannot be read: {exc}"
-        ) from None
-    rows: list[list[int]] = [[]]
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.replace(",", " ").split()
-        if not words and rows[-1]:
-            rows.append([])
-        for word in words:
-            if not (word.isascii() and word.isdigit() and len(word) <= 6 and int(word) < codes):
-                raise AnalysisError(f"{path}, line {number}: want tokens from 0 to {codes - 1}, was {word[:40]!r}")
-            rows[-1].append(int(word))
-    found = [row for row in rows if row]
-    if not found:
-        raise AnalysisError(f"{path} holds no tokens")
+    from trainer.data import load_tokens  # here, as only the command reads files
+
+    found = load_tokens(path, codes)
     many = len(found) > 1
     return [
-        TokenRow(symbol=f"{path.stem} {i}" if many else path.stem, tokens=np.array(row, np.int64))
-        for i, row in enumerate(found, 1)
+        TokenRow(symbol=f"{path.stem} {i}" if many else path.stem, tokens=one.tokens) for i, one in enumerate(found, 1)
     ]
 
 
@@ -185,72 +179,61 @@ def read_bars(config: AnalysisConfig) -> list[BarSeries]:
     """The bars of all files, by symbol.
 
     Raises:
-        AnalysisError: two files hold the same symbol.
-        feeds.errors.DataError: a file cannot be used.
+        configs.load.ConfigError, feeds.errors.DataError: a file cannot be used, or two hold the same symbol.
     """
-    from feeds.files import Source, tables  # csp-free; here, as only the command reads files
+    from trainer.data import load_data  # here, as only the command reads files
 
-    made: dict[str, BarSeries] = {}
-    for path in config.data:
-        source = Source(
-            path=path, kind="bars", symbol=_symbol(path), bar=config.bar, stamp=config.stamp, time_zone=config.time_zone
-        )
-        parts = list(tables(source))
-        columns = {
-            name: np.concatenate([part[name].to_numpy() for part in parts]).astype(np.float64)
-            for name in ("open", "high", "low", "close", "volume")
-        }
-        time, opened = (
-            np.concatenate([part[name].to_numpy() for part in parts]).astype("datetime64[ns]").astype(np.int64)
-            for name in ("time", "open_time")
-        )
-        symbol = _symbol(path)
-        if symbol in made:
-            raise AnalysisError(f"two files hold {symbol}: {path} and one before it")
-        bar_s = float(np.median(time - opened)) / 1e9
-        made[symbol] = BarSeries(symbol=symbol, bar_s=bar_s, close_time=time, **columns)
-    return list(made.values())
-
-
-def _symbol(path: str) -> str:
-    """AAPL of data/AAPL_1h.csv.gz: the file's name without its endings and a length of bars."""
-    return re.sub(r"_\d+[smhd].*$", "", Path(path).name.split(".")[0])
+    if not config.data:
+        return []
+    paths = [Path(path) for path in config.data]
+    return list(load_data(paths, bar=config.bar, time_zone=config.time_zone, stamp=config.stamp).values())
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command; returns its exit code."""
     import tyro
 
+    from configs.command import run_command
+    from configs.flags import registry
+    from configs.load import ConfigError
     from feeds.errors import FeedError
-    from models.checkpoint import CheckpointError
 
     @dataclass(frozen=True)
     class Command:
-        subject: tyro.conf.Positional[Path]
-        """A checkpoint folder, or a text file of tokens."""
-        config: tyro.conf.OmitArgPrefixes[AnalysisConfig]
+        subject: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")]
+        """folder of a tokenizer, or a text file of tokens"""
+        config: Annotated[AnalysisConfig, tyro.conf.arg(name="")]
 
-    try:
-        asked = tyro.cli(Command, args=list(argv), prog="python -m tokenizer.analysis", description=__doc__)
-        config = asked.config
-        codec = Codec.load(asked.subject) if asked.subject.is_dir() else None
-        if codec is None and config.data:
-            raise AnalysisError("--data is read by a checkpoint's tokenizer, and plain tokens come without one")
-        rows = read_tokens(asked.subject, config.codes) if codec is None else encoded(codec, read_bars(config))
-        if codec is not None and config.data and not rows:
-            raise AnalysisError(f"the files hold no bar after the warm-up of {codec.config.features.warmup_bars} bars")
-        found = analyse(rows, codec, config)
-        folder = Path(config.out)
+    def work() -> int:
+        asked = tyro.cli(Command, args=list(argv), prog=PROGRAM, description=_DESCRIPTION, registry=registry())
+        found = _analysed(asked.subject, asked.config)
+        folder = Path(asked.config.out)
         folder.mkdir(parents=True, exist_ok=True)
         for name, png in found.pictures.items():
             (folder / name).write_bytes(png)
         (folder / "analysis.json").write_text(json.dumps(found.figures, indent=1, allow_nan=False) + "\n")
-    except (AnalysisError, CheckpointError, FeedError, OSError, ValueError) as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        return 2
-    print(summary(found.figures))
-    print(f"\npictures and analysis.json are in {folder}")
-    return 0
+        print(f"{summary(found.figures)}\n\npictures and analysis.json are in {folder}")
+        return 0
+
+    return run_command(PROGRAM, work, (AnalysisError, CheckpointError, ConfigError, FeedError, ValueError))
+
+
+def _analysed(subject: Path, config: AnalysisConfig) -> Analysis:
+    if not subject.exists():
+        raise AnalysisError(f"want a checkpoint folder or a text file of tokens, and {subject} does not exist")
+    codec = Codec.load(subject) if subject.is_dir() else None
+    if codec is None and config.data:
+        raise AnalysisError("--data is read by a checkpoint's tokenizer, and plain tokens come without one")
+    series = read_bars(config)
+    if codec is not None:
+        bar_s = read_manifest(subject).training.bar_s
+        for bars in series:
+            if bars.bar_s != bar_s:
+                raise AnalysisError(f"want bars of {bar_s:g} s as in training, {bars.symbol} has {bars.bar_s:g} s")
+    rows = read_tokens(subject, config.codes) if codec is None else encoded(codec, series)
+    if codec is not None and config.data and not rows:
+        raise AnalysisError(f"the files hold no bar after the warm-up of {codec.config.features.warmup_bars} bars")
+    return analyse(rows, codec, config)
 
 
 def summary(figures: dict[str, Any]) -> str:
@@ -284,4 +267,7 @@ def _outlier(one: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
+    from configs.command import leave_on_interrupt
+
+    leave_on_interrupt(PROGRAM)
     sys.exit(main(sys.argv[1:]))

@@ -145,7 +145,7 @@ class Codec:
 
     mean: Floats  # (F,) of the features of the training bars
     std: Floats  # (F,) their standard deviation
-    returns_table: Floats  # (V, 64) quantiles of a code's training returns in scales, at (q + 0.5) / 64; sorted
+    returns_table: Floats  # (V, 64) sorted quantiles of a code's training returns in scales; see `tokenizer.fit`
     code_counts: Ints  # (V,) training bars of each code of the first level
     code_moves: Floats  # (V, F) what each code of the first level says: moves in scales, by feature
 

@@ -21,6 +21,8 @@ _SAMPLE = 32_768  # latent vectors that k-means looks at
 _BARS_PER_CODE_MIN = 4
 _STD_MIN = 1e-3  # a feature that hardly moves, such as the gap where bars join, is not blown up to one that does
 _LOG_EVERY = 50  # steps
+_MATCHED = 1e-9  # how near a row's moments come to those of its bars, in parts of them; float32 rounds more coarsely
+_MATCHING_ROUNDS = 100  # a dozen do, where it can be done
 
 OnStep = Callable[[int, dict[str, float]], None]
 
@@ -174,7 +176,7 @@ def _codec(
 
 
 def _returns_table(tokens: Ints, z: Floats, draft: Codec) -> Floats:
-    """Quantiles of the returns in scales of each code's bars, (V, 64), at (q + 0.5) / 64.
+    """Quantiles of the returns in scales of each code's bars, (V, 64), at (q + 0.5) / 64, with their mean and variance.
 
     Between order statistics lies a line (Hazen's rule), so that returns of exactly zero keep their share where a code
     has several. A code without a bar gets the return that it tells, which is all that is known of it.
@@ -186,5 +188,34 @@ def _returns_table(tokens: Ints, z: Floats, draft: Codec) -> Floats:
     for code in range(draft.codes):
         mine = z[order[borders[code] : borders[code + 1]]]
         if len(mine):
-            table[code] = np.quantile(mine, at, method="hazen")
+            table[code] = _matched(np.quantile(mine, at, method="hazen"), float(mine.mean()), float(mine.var()))
     return table
+
+
+def _matched(row: Floats, mean: float, variance: float) -> Floats:
+    """A row of quantiles (Q,), stretched about its mean until its distribution has this mean and this variance.
+
+    64 quantiles know nothing of the bars beyond the first and the last: without this a code's variance is too small, by
+    13 % for the worst code of the shipped tokenizer. The row stays sorted, and every entry keeps its sign: a zero
+    stays zero, and no other comes nearer to it than half the way. What that moves back, the next round makes up for.
+    Moving the two outer entries alone gives the same moments, and costs more bits. A row that is all one number stays.
+    """
+    found = row
+    for _ in range(_MATCHING_ROUNDS):
+        at, spread = _moments(found)
+        if spread <= 0.0 or (
+            abs(at - mean) <= _MATCHED * math.sqrt(variance) and abs(spread - variance) <= _MATCHED * variance
+        ):
+            break
+        stretched = mean + math.sqrt(variance / spread) * (found - at)
+        kept = np.where(row > 0.0, np.maximum(stretched, 0.5 * row), np.minimum(stretched, 0.5 * row))
+        found = np.where(row == 0.0, 0.0, kept)
+    return found
+
+
+def _moments(row: Floats) -> tuple[float, float]:
+    """Mean and variance of the distribution that a row stands for: `models.returns`."""
+    mean = float(row.mean())
+    a, b = row[:-1] - mean, row[1:] - mean  # (Q - 1,) ends of the segments, 1 / Q each; half a step lies at each end
+    square = (a * a + a * b + b * b).sum() / 3.0 + 0.5 * (a[0] ** 2 + b[-1] ** 2)
+    return mean, float(square) / len(row)

@@ -18,6 +18,7 @@ _DPI = 150
 _POINTS_MAX = 6_000  # dots of one panel; more are one blot
 _CODES_DRAWN_MAX = 256
 _NAMED = 4  # outliers that are told beside the picture
+_NAME_MAX = 10  # letters of a symbol there: longer ones run out of it
 
 
 def usage_picture(found: Usage) -> bytes:
@@ -251,16 +252,21 @@ def returns_picture(found: CodeReturns, order: Ints) -> bytes:
     everything = found.next_count > 0
     weight = found.next_count[everything]
     usual = float(np.sqrt(np.average(np.square(np.nan_to_num(found.next_size[everything])), weights=weight)))
-    next_size.axhline(usual, color=MUTED, lw=1.0, ls=":", label="after any bar")
-    next_size.legend(frameon=False, loc="upper center")
-    _label(next_size, "Size of the next bar's return", "code, by its return", "root mean square, scales")
+    next_size.axhline(usual, color=MUTED, lw=1.0, ls=":")
+    _label(
+        next_size,
+        "Size of the next bar's return; dotted, after any bar",
+        "code, by its return",
+        "root mean square, scales",
+    )
     return _png(figure)
 
 
 def _moved(outlier: Outlier) -> str:
     if outlier.z is None:
         return f"{outlier.token} after {outlier.before}"
-    return f"{outlier.symbol} {outlier.z:+.1f} scales"
+    name = outlier.symbol if len(outlier.symbol) <= _NAME_MAX else f"{outlier.symbol[: _NAME_MAX - 1]}…"
+    return f"{name} {outlier.z:+.1f} scales"
 
 
 def _when(row: TokenRow, index: Ints) -> npt.NDArray[Any]:

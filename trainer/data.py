@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from configs.load import listed
+from configs.load import ConfigError, listed, load
 from feeds.errors import DataError
 from feeds.files import Reader, Source
 from feeds.times import length_label
@@ -68,6 +68,29 @@ def load_bars(sources: Sequence[Source]) -> dict[str, BarSeries]:
     return found
 
 
+def load_data(paths: Sequence[Path], *, bar: str, time_zone: str, stamp: str) -> dict[str, BarSeries]:
+    """The bars of training configs (.toml: their feeds) and of market data files.
+
+    Args:
+        bar, time_zone, stamp: of plain files; see `feeds.files.Source`.
+
+    Raises:
+        ConfigError, DataError: a file cannot be used.
+    """
+    from trainer.config import TrainConfig  # here: it brings torch, which no bar needs
+
+    sources: list[Source] = []
+    for path in paths:
+        if path.suffix == ".toml":
+            sources.extend(load(TrainConfig, path).feeds)
+        else:
+            try:
+                sources.append(Source(path=str(path), bar=bar, time_zone=time_zone, stamp=stamp))
+            except ValueError as exc:
+                raise ConfigError(str(exc)) from None
+    return load_bars(sources)
+
+
 def _series(symbol: str, tables: Sequence[pa.Table], bar: timedelta) -> BarSeries:
     """The rows of one symbol; several symbols of a file are told apart here, where all of it is in memory anyway."""
     table = pa.concat_tables(tables)
@@ -108,7 +131,7 @@ def load_tokens(path: Path, vocabulary: int) -> list[TokenSeries]:
         if not words:
             series.append([])
         for word in words:
-            if not (word.isascii() and word.isdigit() and int(word[:18]) < vocabulary):
+            if not (word.isascii() and word.isdigit() and len(word) <= 6 and int(word) < vocabulary):
                 raise DataError(f"{path}, line {number}: want tokens from 0 to {vocabulary - 1}, was {word[:40]!r}")
             series[-1].append(int(word))
     if not any(series):

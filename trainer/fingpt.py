@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from configs.load import ConfigError, listed, plain
+from configs.version import code_version
 from feeds.errors import DataError
 from models.checkpoint import Training, write
 from models.fingpt import FinGPT, FinGPTConfig
@@ -22,7 +23,7 @@ from trainer.config import LoopConfig, TrainConfig
 from trainer.data import TokenSeries, load_tokens, tokenize, tokens_digest
 from trainer.logs import draw, progress, read_log
 from trainer.loop import STATE, Job, Trained, train
-from trainer.metrics import Metrics, judge, usage
+from trainer.metrics import Metrics, judge, seen_before, usage
 from trainer.splits import Ranges, Split, ranges, tail_ranges, within
 from trainer.start import start_embeddings
 from trainer.tokenizer import figures, fitted, joined, seen_by
@@ -171,6 +172,7 @@ def train_model(
         training=language.training,
         metrics=metrics,
         tensors=model.to_tensors() | ({} if language.codec is None else language.codec.to_tensors()),
+        code=code_version(),
     )
     (work / STATE).unlink(missing_ok=True)  # there is nothing left to resume
     return Result(checkpoint=out, digest=digest, metrics=metrics, lines=lines, trained=trained)
@@ -231,11 +233,12 @@ def _judged(
 ) -> tuple[Metrics, list[str]]:
     """Figures of validation and test, beside their baselines, and lines that say them."""
     metrics: Metrics = dict(language.figures)
-    stop = "stopped early" if trained.stopped_early else "all of them"
-    lines = [f"best at step {trained.best_step:,} of {trained.steps:,} ({stop})"]
+    stop = "stopped early after" if trained.stopped_early else "went on to the last,"
+    lines = [f"best at step {trained.best_step:,}; {stop} {trained.steps:,}"]
     for name in ("validation", "test"):
         if name in parts:
-            found = judge(model, parts[name], language.series, language.train, model.config.vocabulary, name)
+            seen = seen_before(name, language.series, language.train, language.training)
+            found = judge(model, parts[name], language.series, seen, model.config.vocabulary, name)
             metrics |= found.metrics
             lines.append(found.line)
     metrics["validation_bits"] |= {"best_step": trained.best_step, "sample": config.sample}

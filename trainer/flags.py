@@ -1,17 +1,15 @@
 """The flags of `python -m trainer`: what to train, by which config, and any of its keys over it."""
 
 import argparse
-import types
-import typing
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
-from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from configs.flags import registry
 from configs.load import ConfigError, load
 from trainer.config import TrainConfig
 
@@ -63,7 +61,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Arguments]:
     first.add_argument("command", choices=COMMANDS)
     first.add_argument("file", type=Path, metavar="CONFIG")
     if not argv or argv[0] in ("-h", "--help"):
-        print(_USAGE, end="")
+        print(_USAGE, end="", file=sys.stdout if argv else sys.stderr)
         raise SystemExit(0 if argv else 2)
     if list(argv[1:]) in (["-h"], ["--help"]):
         base, flags, command = TrainConfig(), ["--help"], first.parse_args([argv[0], "CONFIG"]).command
@@ -81,57 +79,11 @@ def parse(argv: Sequence[str]) -> tuple[str, Arguments]:
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from None
-    if arguments.tokens is not None and command == "tokenizer":
-        raise ConfigError("--tokens brings tokens, and a tokenizer is fitted on bars")
+    if command == "tokenizer":
+        if arguments.tokens is not None:
+            raise ConfigError("--tokens brings tokens, and a tokenizer is fitted on bars")
+        if arguments.resume or arguments.update:
+            raise ConfigError("--resume and --update are of fingpt: a tokenizer is fitted whole, and none is shipped")
     if arguments.update and not arguments.config.shipped:
         raise ConfigError("--update replaces the shipped checkpoint, and the config names none")
     return command, arguments
-
-
-# What a flag shows, and what it wants where it was given something else.
-_SCALARS: dict[Any, tuple[str, str]] = {
-    int: ("INT", "a whole number"),
-    float: ("FLOAT", "a number"),
-    Path: ("PATH", "a path"),
-    datetime: ("DATE", "a date such as 2018-01-31 or 2018-01-31T12:00+01:00"),
-}
-
-
-def registry() -> ConstructorRegistry:
-    """tyro reads `X | None` as one of two things to try, and tells of both failures; here it is one thing."""
-    rules = ConstructorRegistry()
-
-    @rules.primitive_rule
-    def scalar(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-        union = info.type_origin in (typing.Union, types.UnionType)
-        kinds = [kind for kind in typing.get_args(info.type) if kind is not type(None)] if union else [info.type]
-        if len(kinds) != 1 or kinds[0] not in _SCALARS:
-            return None
-        kind, (shown, wanted) = kinds[0], _SCALARS[kinds[0]]
-
-        def read(words: list[str]) -> Any:
-            (text,) = words
-            if union and text.lower() == "none":  # as Python says it, or a config file
-                return None
-            try:
-                return _scalar(kind, text)
-            except ValueError:
-                raise ValueError(f"want {wanted}{' or none' if union else ''}, was {text!r}") from None
-
-        return PrimitiveConstructorSpec(
-            nargs=1,
-            metavar=f"{shown}|none" if union else shown,
-            instance_from_str=read,
-            is_instance=lambda value: value is None if union else isinstance(value, kind),
-            str_from_instance=lambda value: ["none" if value is None else str(value)],
-        )
-
-    return rules
-
-
-def _scalar(kind: Any, text: str) -> Any:
-    if kind is datetime:
-        return datetime.fromisoformat(text)
-    if not text:
-        raise ValueError
-    return kind(text)

@@ -108,7 +108,7 @@ def draw(rows: list[dict[str, float]], path: Path, title: str) -> None:
     figure = Figure(figsize=(8.0, 4.5), dpi=144, layout="constrained")
     axes = figure.subplots()
     if train:
-        axes.plot(*zip(*train, strict=True), color=_GRAY, linewidth=1.0, label="training (with dropout)")
+        axes.plot(*zip(*train, strict=True), color=_GRAY, linewidth=1.0, label="training")
     if judged:
         axes.plot(*zip(*judged, strict=True), color=_BLUE, linewidth=1.8, marker="o", markersize=3, label="validation")
         step, best = min(judged, key=lambda point: point[1])
@@ -168,15 +168,15 @@ class _Lines:
 
     def __init__(self, title: str, steps: int, console: Console) -> None:
         self._title, self._steps, self._console = title, steps, console
-        self._began, self._first = time.perf_counter(), -1
+        self._began, self._first = 0.0, -1
         self._tenth, self._words = 0, ""
 
     def __call__(self, step: int, words: str) -> None:
         self._words = words or self._words
-        if self._first < 0:
-            self._first = step - 1
         tenth = 10 * step // self._steps
-        if tenth > self._tenth:
+        if self._first < 0:  # of a resumed run it is not 1; what came before it, loading and all, is no step
+            self._first, self._tenth, self._began = step, tenth, time.perf_counter()
+        elif tenth > self._tenth:
             self._tenth = tenth
             each = (time.perf_counter() - self._began) / (step - self._first)
             left = each * (self._steps - step)

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from configs.load import ConfigError
 from trainer import state
 from trainer.config import LoopConfig, OptimConfig
+from trainer.errors import TrainingError
 from trainer.logs import Log, Told
 from trainer.optim import Optimizers, schedule
 from trainer.world import World
@@ -27,10 +28,6 @@ from trainer.world import World
 STATE = "state.safetensors"
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class TrainingError(Exception):
-    """A training that cannot go on; the message says where it broke."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

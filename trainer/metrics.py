@@ -11,6 +11,7 @@ from torch import nn
 
 from evaluation.bootstrap import day_bootstrap, edge
 from evaluation.token_figures import TokenScores, bigram, code_perplexity, score, score_bigram, score_unigram, unigram
+from models.manifest import Training
 from tokenizer.bars import BarSeries
 from tokenizer.codec import Codec
 from tokenizer.features import features
@@ -34,21 +35,20 @@ class Judged:
 
 
 def judge(
-    model: nn.Module, windows: Windows, series: Sequence[TokenSeries], train: Ranges, vocabulary: int, name: str
+    model: nn.Module, windows: Windows, series: Sequence[TokenSeries], seen: Sequence[Ints], vocabulary: int, name: str
 ) -> Judged:
-    """Score a model on a part, beside the unigram and the bigram of its training tokens.
+    """Score a model on a part, beside the unigram and the bigram of training tokens.
 
     Each decision is judged once; a window gives it half a context of history or more where the series has it.
 
     Args:
         model: gives logits (B, T, V) of tokens, hours and symbols.
         windows: the part's decisions.
-        train: decisions that the model was trained on; the baselines count their tokens.
+        seen: what the baselines count, see `seen_before`.
         name: of the part; figures are called `<name>_bits` and so on.
     """
     ours = _foretold(model, windows)
     before, tokens, times = _targets(windows, series)
-    seen = [one.tokens[first : last + 1] for one, (first, last) in zip(series, train, strict=True) if last > first]
     scores = {
         "model": score(ours, tokens),
         "unigram": score_unigram(unigram(seen, vocabulary), tokens),
@@ -72,6 +72,19 @@ def judge(
     ours_bits, one, two = (figures[who]["bits"] for who in ("model", "unigram", "bigram"))
     line = f"{name}: {ours_bits:.4f} bits a token; unigram {one:.4f}, bigram {two:.4f}{said}; {len(tokens):,} tokens"
     return Judged(metrics=metrics, bits=ours_bits, line=line)
+
+
+def seen_before(part: str, series: Sequence[TokenSeries], train: Ranges, training: Training) -> list[Ints]:
+    """The tokens that unigram and bigram are counted on, to be judged on a part.
+
+    The test follows the whole training window, so they count all tokens of it, of all symbols, validation and what lies
+    before it included, as `evaluation.subject.training_tokens` does: a counter needs no bars held back to know when to
+    stop. Validation lies in the window, so there they count the tokens of the training decisions alone.
+    """
+    if part != "test" or training.start is None or training.end is None:
+        return [one.tokens[first : last + 1] for one, (first, last) in zip(series, train, strict=True) if last > first]
+    start, end = nanoseconds(training.start), nanoseconds(training.end)
+    return [one.tokens[(one.time >= start) & (one.time <= end)] for one in series if one.time is not None]
 
 
 def reconstruction(codec: Codec, series: Mapping[str, BarSeries], part: Part, name: str) -> Metrics:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from configs.load import ConfigError, plain
+from configs.version import code_version
 from feeds.errors import DataError
 from models.checkpoint import MANIFEST, Training, read_manifest, write
 from tokenizer.bars import BarSeries
@@ -79,6 +80,7 @@ def fitted(
         training=training,
         metrics=figures(codec, bars, split),
         tensors=tensors,
+        code=code_version(),
     )
     return Fitted(codec=codec, training=training)
 

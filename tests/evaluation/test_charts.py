@@ -1,6 +1,7 @@
 """What the charts draw: nothing lost that a reader would miss, and specifications that plotly accepts."""
 
 import base64
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,19 @@ def test_equity_chart_shows_both_accounts_and_their_drawdowns() -> None:
     drawdown = unpack(trace(figure, "Strategy, drawdown")["y"])
     np.testing.assert_allclose(drawdown, [0.0, 0.0, -0.25, 95 / 120 - 1, 0.0, 120 / 130 - 1])
     assert min(unpack(trace(figure, "Buy and hold, drawdown")["y"])) == -0.5
+
+
+def test_equity_chart_shades_and_names_what_is_in_sample() -> None:
+    part = (datetime(2024, 1, 1, 1), datetime(2024, 1, 1, 3))
+    run = record(T, [100.0, 120.0, 90.0, 95.0, 130.0, 120.0], in_sample=(part,))
+
+    figure = charts.equity_figure(run, read_marks(run), buy_and_hold(run))
+
+    go.Figure(figure)
+    (shade,) = [shape for shape in figure["layout"]["shapes"] if shape["type"] == "rect"]
+    assert (shade["x0"], shade["x1"]) == ("2024-01-01 01:00:00", "2024-01-01 03:00:00")
+    assert (shade["y0"], shade["y1"], shade["yref"]) == (0, 1, "paper")
+    assert "in sample" in [item["text"] for item in figure["layout"]["annotations"]]
 
 
 def test_a_strategy_that_buy_and_hold_would_flatten_gets_a_panel_of_its_own_and_a_log_axis() -> None:

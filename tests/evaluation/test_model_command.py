@@ -49,13 +49,17 @@ def test_forecasts_are_judged_from_file_to_report_twice_the_same(
 
 
 def test_tokens_are_judged_alone(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert judge(folder, "--out", str(tmp_path), "--symbols", "S1", returns=False) == 0
+    assert judge(folder, "--out", str(tmp_path), "--symbols", "S1", "--recompute", returns=False) == 0
 
     found = json.loads((tmp_path / "model.json").read_text())
     assert found["returns"] is None
     assert [one["symbol"] for one in found["judged"]] == ["S1"]
+    assert found["tokens"]["training_tokens"] == 2 * (TRAINING - 32)  # of both symbols of training, less the warm-up
     # A model that was never trained knows less than the bigram, and the report says so.
     assert found["tokens"]["models"]["bigram"]["bits_saved_by_model"]["verdict"] == "worse"
+    again = found["tokens"]["models"]["recomputed"]
+    assert again["bits"] == pytest.approx(found["tokens"]["models"]["model"]["bits"], abs=0.2)
+    assert again["bits_saved_by_model"]["interval_95"] is not None
     assert "Next return" not in capsys.readouterr().out
 
 

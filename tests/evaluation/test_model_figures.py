@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from foretold import CODES, TRAINING, tracks
+from foretold import CODES, TRAINING, counted, tracks
 
 from evaluation.bootstrap import edge
 from evaluation.model_figures import (
@@ -22,13 +22,14 @@ from evaluation.model_figures import (
 
 @cache
 def told(*, knows: bool) -> ReturnPart:
-    return return_part(*tracks(knows=knows))
+    foretold, table = tracks(knows=knows)
+    return return_part(foretold, table, counted(foretold))
 
 
 def test_knowing_the_beat_of_volatility_is_an_edge_in_every_part_but_direction() -> None:
     foretold, _ = tracks(knows=True)
 
-    part, tokens = told(knows=True), token_part(foretold, CODES)
+    part, tokens = told(knows=True), token_part(foretold, counted(foretold), CODES)
 
     assert [row.name for row in part.rows] == list(FORECASTS)
     for row in part.rows[1:]:
@@ -55,7 +56,7 @@ def test_knowing_the_beat_of_volatility_is_an_edge_in_every_part_but_direction()
 def test_knowing_nothing_is_no_edge_over_what_training_returns_say() -> None:
     foretold, _ = tracks(knows=False)
 
-    part, tokens = told(knows=False), token_part(foretold, CODES)
+    part, tokens = told(knows=False), token_part(foretold, counted(foretold), CODES)
 
     rows = {row.name: row for row in part.rows}
     # The same distribution, once through codes and once without: the codes cost next to nothing.
@@ -74,7 +75,7 @@ def test_knowing_nothing_is_no_edge_over_what_training_returns_say() -> None:
 
 def test_figures_of_a_known_case() -> None:
     foretold, table = tracks(knows=True)
-    bars = judge_bars(foretold, table)
+    bars = judge_bars(foretold, table, counted(foretold))
     part = told(knows=True)
 
     assert part.bars == len(bars.came) == sum(int(track.judged.sum()) for track in foretold)
@@ -98,7 +99,7 @@ def test_nothing_that_is_judged_reaches_bins_counts_or_fits() -> None:
         tokens[-100:] = (tokens[-100:] + 5) % CODES
         changed.append(replace(track, returns=returns, tokens=tokens))
 
-    before, after = judge_bars(foretold, table), judge_bars(changed, table)
+    before, after = (judge_bars(each, table, counted(each)) for each in (foretold, changed))
 
     for symbol, rows in before.symbols:
         kept = slice(rows.start, rows.stop - 100)
@@ -113,19 +114,19 @@ def test_a_symbol_without_training_bars_is_left_out_by_name() -> None:
     foretold, table = tracks(knows=True)
     late = replace(foretold[1], training=foretold[1].training & (np.arange(5_500) >= TRAINING - 100))
 
-    part = return_part([foretold[0], late], table)
+    part = return_part([foretold[0], late], table, counted(foretold))
 
     assert [row.symbol for row in part.symbols] == ["S0"]
     assert part.left_out[0][0] == "S1"
     assert "500 training returns" in part.left_out[0][1]
     with pytest.raises(ValueError, match="no symbol can be judged"):
-        return_part([late], table)
+        return_part([late], table, counted(foretold))
 
 
 def test_five_symbols_have_a_cross_section() -> None:
     foretold, table = tracks(knows=True, symbols=5, bars=4_800)
 
-    ranks = return_part(foretold, table).ranks
+    ranks = return_part(foretold, table, counted(foretold)).ranks
 
     assert ranks.symbols == 5
     assert ranks.instants == 500
@@ -143,4 +144,4 @@ def test_a_sweep_of_a_good_and_two_poor_configs_is_not_overfitted() -> None:
 
 def test_nothing_judged_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one judged bar"):
-        token_part([], CODES)
+        token_part([], [], CODES)

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from foretold import CODES, tracks
+from foretold import CODES, counted, tracks
 from rich.console import Console
 
 from evaluation.direction import DIRECTION_DEFINITIONS
@@ -52,8 +52,8 @@ def made(*, knows: bool = True) -> ModelReport:
             Judgement(symbol=track.symbol, bars=int(track.judged.sum()), first=first, last=last) for track in foretold
         ),
         size=Size(parameters=1_000, weights_bytes=4_000, context=8, multiply_adds=2_000, cache_bytes=512),
-        tokens=token_part(foretold, CODES),
-        returns=return_part(foretold, table),
+        tokens=token_part(foretold, counted(foretold), CODES),
+        returns=return_part(foretold, table, counted(foretold)),
         overfitting=absent("needs a sweep of at least two configs"),
         sweep=(),
     )

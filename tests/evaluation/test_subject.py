@@ -10,7 +10,7 @@ from foretold import checkpoint, series, small_model
 
 from evaluation import subject
 from evaluation.run import moment
-from evaluation.subject import Subject, SubjectError, choose_window, foretell, load_subject, size_of
+from evaluation.subject import Subject, SubjectError, choose_window, foretell, load_subject, size_of, training_tokens
 from models.checkpoint import CheckpointError
 from models.kv_cache import KVCache
 from tokenizer.bars import BarSeries, hours_of_week
@@ -52,6 +52,30 @@ def test_chunks_foretell_what_decoding_through_the_cache_does(
     assert found == pytest.approx(np.stack(stepped)[positions], abs=1e-5)
 
 
+@pytest.mark.parametrize("windows", [1, 3, 32])
+def test_recomputed_windows_know_their_context_and_nothing_before(
+    monkeypatch: pytest.MonkeyPatch, windows: int
+) -> None:
+    monkeypatch.setattr(subject, "WINDOWS", windows)
+    model = small_model()
+    context = model.config.context
+    chance = np.random.default_rng(0)
+    tokens, hours = chance.integers(0, model.config.vocabulary, 60), chance.integers(0, 168, 60)
+    positions = np.array([0, context - 2, context - 1, context, 20, 21, 59])
+
+    found = subject.recomputed(model, "S0", tokens, hours, positions)
+
+    cached = subject.window_probabilities(model, "S0", tokens, hours, positions)
+    assert found[:3] == pytest.approx(cached[:3], abs=1e-6)  # nothing has left the context yet
+    assert np.abs(found[3:] - cached[3:]).max(axis=1).min() > 1e-4
+    index = torch.tensor([model.symbol_index("S0")])
+    for row, position in enumerate(positions.tolist()):
+        seen = slice(max(0, position + 1 - context), position + 1)
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(tokens[seen])[None], torch.from_numpy(hours[seen])[None], index)
+        assert found[row] == pytest.approx(logits[0, -1].softmax(-1).numpy(), abs=1e-6)
+
+
 def test_every_bar_after_the_embargo_is_judged_and_none_before(one: Subject) -> None:
     window = choose_window(one, named(BARS), None, None, allow_in_sample=False)
     tracks = foretell(one, named(BARS), window)
@@ -66,6 +90,20 @@ def test_every_bar_after_the_embargo_is_judged_and_none_before(one: Subject) -> 
         assert track.training.sum() == TRAINING - 1  # the first bar has no return
         assert len(track.probabilities) == track.judged.sum()
         assert track.probabilities.sum(axis=1) == pytest.approx(np.ones(len(track.probabilities)), abs=1e-5)
+
+
+def test_unigram_and_bigram_count_all_that_the_checkpoint_was_trained_on_and_no_other_symbol(one: Subject) -> None:
+    other = series("S9", 1_000, 3)
+    end = BARS[0].close_time[TRAINING - 1]
+
+    found = training_tokens(one, named([other, *BARS]))
+
+    wanted = [one.codec.encode(bars).tokens[bars.close_time <= end] for bars in BARS]
+    assert [each.tolist() for each in found] == [each[each >= 0].tolist() for each in wanted]
+    # Data that have none of its symbols lend their own.
+    lent = one.codec.encode(other).tokens[other.close_time <= end]
+    assert [each.tolist() for each in training_tokens(one, named([other]))] == [lent[lent >= 0].tolist()]
+    assert training_tokens(one, named([other.slice(int(end) + 1, None)])) == []
 
 
 def test_a_forecast_does_not_know_its_own_bar_or_a_later_one(one: Subject) -> None:

@@ -202,7 +202,7 @@ def test_the_json_form_is_strict_stable_and_names_its_sources() -> None:
     document = json.loads(first)
 
     assert first == second
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     assert document["partial"] is True
     assert document["data"] == {
         "path": "data/x.parquet",
@@ -364,3 +364,14 @@ def test_fills_of_several_markets_keep_their_own_books() -> None:
 
     assert report.activity.round_trips.value == 1.0
     assert report.open_symbols == ("B",)
+
+
+def test_a_mark_that_settles_just_after_midnight_ends_the_day_before() -> None:
+    # As the graph marks: a microsecond after the instant, which no rounding of time may make more.
+    times = [time + 1_000 for time in daily_times(40)]
+    equity = compounded([0.01, -0.005] * 20)
+
+    settled, exact = (evaluate(record(when, equity)).strategy for when in (times, daily_times(40)))
+
+    assert settled.returns == exact.returns == 40
+    assert settled.sharpe == exact.sharpe

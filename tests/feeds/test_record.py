@@ -375,15 +375,15 @@ def test_a_recorder_that_could_not_keep_its_word_is_refused(given: dict[str, Any
 def test_a_disk_that_fails_stops_the_engine_and_keeps_what_it_took(tmp_path: Path, fault: str, message: str) -> None:
     command = [sys.executable, str(Path(__file__).parent / "recorder_faults.py"), fault, str(tmp_path / "run")]
 
-    stopped = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    stopped = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
     assert stopped.returncode == 2
     assert re.search(message, stopped.stdout)
     (tmp_path / "run/inputs/ticks-000002.arrow").unlink(missing_ok=True)  # the pipe that hung
     kept = pa.concat_tables(recording.blocks(tmp_path / "run", "inputs/ticks"))
     times = kept.column(COLUMN).cast(pa.int64()).to_numpy()
-    assert len(times) > 10
-    assert (np.diff(times) > 0).all()
+    assert len(times) >= 2  # how many is the disk's and the machine's affair
+    assert (np.diff(times) == 1_000_000).all()  # none between two is missing
 
 
 @csp.node

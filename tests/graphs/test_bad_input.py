@@ -9,6 +9,7 @@ import csp
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from market_files import FIRST_BARS
 
 from configs.load import ConfigError, load
 from feeds.errors import DataError
@@ -21,6 +22,7 @@ Refusal = Callable[..., str]
 
 HEAD = "time,open,high,low,close,volume"
 FEED = '[[feeds]]\npath = "x.csv"\nbar = "1h"\n'
+SILENT = "[forecast]\nenabled = false\n"  # no price model, whose loading takes longer than the rest
 
 
 def row(hour: int, prices: str = "100,101,99,100.5", volume: str = "5", zone: str = "Z") -> str:
@@ -144,9 +146,12 @@ def test_equal_trade_times_are_legal_and_keep_their_order(tmp_path: Path) -> Non
             FEED + "[signals]\nuse = ['tecnical']\n",
             "unknown signal source 'tecnical' in use; did you mean 'technical'?",
         ),
-        (FEED + "[signals]\nuse = []\n", "x has no source of signals"),
+        (FEED + SILENT + "[signals]\nuse = []\n", "x has no source of signals"),
         (FEED + "[signals.technical]\nenabled = ['rsj']\n", "was 'rsj'; did you mean rsi?"),
-        (FEED + "[fuse.weights]\nmomentun = 1\n", "fuse names an unknown source 'momentun'; did you mean 'momentum'?"),
+        (
+            FEED + SILENT + "[fuse.weights]\nmomentun = 1\n",
+            "fuse names an unknown source 'momentun'; did you mean 'momentum'?",
+        ),
         (FEED + "[fuse.weights]\nrsi = -1\n", "weight of rsi must lie in [0, 1000], was -1.0"),
         (FEED + "[signals.market]\ntrend_window_bars = 9223372036854775808\n", "trend_window_bars must lie in"),
     ],
@@ -302,7 +307,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_plugin_that_cannot_be_wired_is_named_with_its_line(refused: Refusal, plugin: str, message: str) -> None:
-    assert message in refused(toml=f'{FEED}[signals]\nplugins = ["{plugin}"]\n')
+    assert message in refused(toml=f'{FEED}{SILENT}[signals]\nplugins = ["{plugin}"]\n')
 
 
 def minutes(bad: int | None = None) -> pa.Table:
@@ -325,7 +330,7 @@ def test_a_file_that_goes_bad_during_the_run_ends_it_with_what_was_known(
     pq.write_table(minutes(bad=69_000), tmp_path / "worse.parquet")
     (tmp_path / "c.toml").write_text(
         '[[feeds]]\npath = "m.parquet"\nbar = "1m"\n'
-        '[signals]\nuse = ["price_alert"]\nplugins = ["bad_plugins:spoils"]\n'
+        '[signals]\nuse = ["price_alert"]\nplugins = ["bad_plugins:spoils"]\n' + SILENT
     )
     assert backtest_main(["--config", "c.toml", "--quiet", "--out", "o"]) == 2
     told = capsys.readouterr().err
@@ -343,7 +348,7 @@ def test_a_file_that_goes_bad_during_the_run_ends_it_with_what_was_known(
 def test_a_bug_keeps_its_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.csv").write_text(bars())
-    (tmp_path / "c.toml").write_text(FEED + '[signals]\nplugins = ["bad_plugins:bug"]\n')
+    (tmp_path / "c.toml").write_text(FEED + SILENT + '[signals]\nplugins = ["bad_plugins:bug"]\n')
     with pytest.raises(KeyError, match="a bug"):
         backtest_main(["--config", "c.toml", "--quiet", "--out", "o"])
 
@@ -352,7 +357,7 @@ def test_an_account_without_limits_may_lose_more_than_everything(tmp_path: Path)
     # Fifty times leverage, no limit of risk: equity goes far below zero, and nothing breaks.
     off = [word for limit in ("drawdown", "gross-exposure", "var") for word in (f"--risk.{limit}-max", "None")]
     bold = ["--sizing.leverage-max", "50", "--sizing.volatility-target", "50", "--end", "2018-01-31"]
-    assert backtest_main(["--quiet", *off, *bold, "--out", str(tmp_path / "o")]) == 0
+    assert backtest_main(["--quiet", *FIRST_BARS, *off, *bold, "--out", str(tmp_path / "o")]) == 0
     assert min(pq.read_table(tmp_path / "o" / "equity.parquet")["equity"].to_pylist()) < 0.0
 
 

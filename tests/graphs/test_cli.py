@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from market_files import FIRST_BARS
 
 from configs.load import ConfigError
 from graphs import folders
@@ -20,7 +21,7 @@ from graphs.cli import backtest_main
 from graphs.flags import ROOT, parse
 
 COMMAND = [sys.executable, str(ROOT / "run_backtest.py")]
-DAYS = ["--quiet", "--end", "2017-07-12"]  # the default config until its first orders
+DAYS = ["--quiet", *FIRST_BARS, "--end", "2017-07-12"]  # the default config until its first orders
 
 
 def flat(box: str) -> str:
@@ -79,7 +80,10 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         (["--data", ""], "Error parsing --data: want a path or none, was ''"),
         (["--data", "nope.csv"], "data file nope.csv does not exist"),
         (["--out", ""], "Error parsing --out: want a path or none, was ''"),
-        (["--end", "2017-01-01"], "the window from the first event to 2017-01-01 00:00:00 lies outside the data"),
+        (
+            ["--config", "configs/backtest/eur_usd_1h.toml", "--end", "2016-01-01"],
+            "the window from the first event to 2016-01-01 00:00:00 lies outside the data",
+        ),
         (["--start", "2018-01-02", "--end", "2018-01-01"], "start must lie before end"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
@@ -141,7 +145,7 @@ LINES = {
 
 
 def test_the_streams_are_printed_a_line_a_tick(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert backtest_main(["--end", "2017-08-01", "--out", str(tmp_path / "o")]) == 0
+    assert backtest_main([*FIRST_BARS, "--end", "2017-08-01", "--out", str(tmp_path / "o")]) == 0
     told = capsys.readouterr()
     assert told.err == ""
     printed = [line for line in told.out.splitlines() if re.match(r"2017-0\d", line)]
@@ -236,7 +240,9 @@ def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, monkeypatch: 
 
 def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path: Path) -> None:
     out = tmp_path / "o"
-    with subprocess.Popen([*COMMAND, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        [*COMMAND, *FIRST_BARS, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
         assert b" alerts: " in run.stdout.readline()
@@ -251,7 +257,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_no_stdout_at_all_is_no_error(tmp_path: Path) -> None:
-    line = f"exec {' '.join(COMMAND)} --end 2017-07-12 --out {tmp_path / 'o'} >&-"
+    line = f"exec {' '.join((*COMMAND, *FIRST_BARS))} --end 2017-07-12 --out {tmp_path / 'o'} >&-"
     run = subprocess.run(["sh", "-c", line], stderr=subprocess.PIPE, timeout=60, check=False)
     assert (run.returncode, run.stderr) == (0, b"")
     assert (tmp_path / "o" / "report.json").exists()
@@ -261,7 +267,7 @@ def test_no_stdout_at_all_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_device_is_a_message(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        command = [*COMMAND, "--end", "2017-07-12", "--out", str(tmp_path / "o")]
+        command = [*COMMAND, *FIRST_BARS, "--end", "2017-07-12", "--out", str(tmp_path / "o")]
         run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
     assert (run.returncode, run.stderr) == (2, b"run_backtest.py: error: No space left on device\n")
 
@@ -282,7 +288,9 @@ def test_ctrl_c_while_it_starts_leaves_without_a_trace(tmp_path: Path, after_s: 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_look_ahead_check_without_a_verdict(tmp_path: Path) -> None:
     run = subprocess.Popen(
-        [*COMMAND, "--check-lookahead", "--end", "2018-01-01"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*COMMAND, "--check-lookahead", *FIRST_BARS, "--end", "2018-01-01"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     assert run.stdout is not None
     assert b"cut at " in run.stdout.readline()

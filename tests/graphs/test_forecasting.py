@@ -1,5 +1,6 @@
 """Price models in the graph: forecasts come with the bars, change what is traded, and fail without stopping it."""
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -187,6 +188,41 @@ def test_several_checkpoints_are_one_line_of_the_config(checkpoint: Path, tmp_pa
     }
     both = 0.5 * (told["one"].to_numpy() + told["two"].to_numpy())
     assert told["both"].to_numpy() == pytest.approx(both, rel=1e-4, abs=1e-9)
+
+
+@pytest.mark.parametrize(("form", "near"), [("onnx", 1e-4), ("onnx-w8", 0.02)])
+def test_an_exported_form_forecasts_what_the_eager_one_does(
+    checkpoint: Path, tmp_path: Path, form: str, near: float
+) -> None:
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'ticktorch[export]'")
+    config = write_config(tmp_path, [market(tmp_path, "X"), market(tmp_path, "Y", seed=1)], checkpoint)
+
+    eager, told = (
+        backtest(config, tmp_path / name, "--forecast.form", name)["forecasts"].to_pylist() for name in ("eager", form)
+    )
+
+    assert [(row["symbol"], row["asof"]) for row in told] == [(row["symbol"], row["asof"]) for row in eager]
+    assert any(one["volatility"] != other["volatility"] for one, other in zip(eager, told, strict=True))
+    for name in ("volatility", "entropy", "q05", "q95"):
+        found, wanted = (np.array([row[name] for row in rows]) for rows in (told, eager))
+        # To rounding in fp32; with 8 bits, as far as the weights are off, of which the worst bar has three times more.
+        assert np.abs(found / wanted - 1.0).mean() < near
+        assert np.abs(found / wanted - 1.0).max() < 10.0 * near
+
+
+def test_a_form_whose_package_is_missing_is_a_sentence(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, [market(tmp_path, "X")], checkpoint)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as where it is not installed
+    flags = ["--config", str(config), "--quiet", "--out", str(tmp_path / "out"), "--forecast.form", "onnx"]
+
+    assert backtest_main(flags) == 2
+
+    told = capsys.readouterr().err
+    assert "[forecast] form: an exported form needs the package onnxruntime" in told
+    assert told.count("\n") == 1
 
 
 def test_a_model_that_fails_is_an_alert_and_trading_goes_on(

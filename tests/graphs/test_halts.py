@@ -9,12 +9,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from market_files import FIRST_BARS
 
 from graphs.cli import backtest_main
 
 ROOT = Path(__file__).resolve().parents[2]
-# Three months of the default config; its drawdown passes 3 % within them.
-TIGHT = ["--quiet", "--end", "2017-10-01", "--risk.drawdown-max", "0.03"]
+# The first three months of the default config's data; its drawdown passes 3 % within them.
+TIGHT = ["--quiet", *FIRST_BARS, "--end", "2017-10-01", "--risk.drawdown-max", "0.03"]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -69,8 +70,8 @@ def test_without_a_journal_a_stop_ends_with_its_run(tmp_path: Path) -> None:
 
 
 def test_a_daily_loss_stops_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["--quiet", "--end", "2017-10-01", "--risk.daily-loss-max", "0.02", "--out", str(tmp_path / "out")]
-    assert backtest_main(command) == 3
+    command = ["--quiet", *FIRST_BARS, "--end", "2017-10-01", "--risk.daily-loss-max", "0.02"]
+    assert backtest_main([*command, "--out", str(tmp_path / "out")]) == 3
     assert "risk halted trading: daily_loss was 0.02" in capsys.readouterr().err
 
 
@@ -99,16 +100,16 @@ def test_a_journal_that_cannot_be_is_told_with_its_place(tmp_path: Path, capsys:
 
 
 def test_a_run_whose_orders_were_all_refused_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["--quiet", "--end", "2017-08-15", "--risk.order-notional-max", "1", "--out", str(tmp_path / "out")]
-    assert backtest_main(command) == 0
+    command = ["--quiet", *FIRST_BARS, "--end", "2017-08-15", "--risk.order-notional-max", "1"]
+    assert backtest_main([*command, "--out", str(tmp_path / "out")]) == 0
     refused = len(rows(tmp_path / "out" / "orders.parquet"))
     assert refused
     assert f"note: {refused} of {refused} orders were refused: order_notional {refused}" in capsys.readouterr().err
 
 
 def test_what_a_short_position_costs_is_in_the_report(tmp_path: Path) -> None:
-    command = ["--quiet", "--end", "2017-09-01", "--instruments.0.borrow-bps", "300", "--out", str(tmp_path / "out")]
-    assert backtest_main(command) == 0
+    command = ["--quiet", *FIRST_BARS, "--end", "2017-09-01", "--instruments.0.borrow-bps", "300"]
+    assert backtest_main([*command, "--out", str(tmp_path / "out")]) == 0
     flows = rows(tmp_path / "out" / "flows.parquet")
     assert flows
     assert all(flow["kind"] == "borrow" and flow["amount"] < 0.0 for flow in flows)
@@ -119,16 +120,16 @@ def test_what_a_short_position_costs_is_in_the_report(tmp_path: Path) -> None:
 
 
 def test_a_background_job_does_not_hear_an_interrupt_that_its_shell_ignores(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "run_backtest.py"), "--end", "2017-10-01", "--out", str(tmp_path / "out")]
-    run = subprocess.Popen(
-        command,
+    flags = [*FIRST_BARS, "--end", "2017-10-01", "--out", str(tmp_path / "out")]
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "run_backtest.py"), *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
-    )
-    assert run.stdout is not None
-    assert run.stdout.readline()  # streams are flowing
-    run.send_signal(signal.SIGINT)
-    _, errors = run.communicate(timeout=120)
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline()  # streams are flowing
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=120)
     assert run.returncode == 0, errors.decode()
     assert (tmp_path / "out" / "report.json").exists()

@@ -193,10 +193,11 @@ def test_no_secret_leaves_the_environment(live: Any, tmp_path: Path) -> None:
         (["--live-money"], "this config sends orders to no venue with real money"),
         (["--crypto.0.symbols", "ES/USB"], "ES/USB: binance has no such market; did you mean ES/USD?"),
         (["--record", str(ROOT / "docs")], "must be new or empty, it holds"),
-        (["--venue.at.url", "", "--venue.at.exchange", "kraken"], "orders would go to kraken with real money"),
+        (["--venue.at.url", "", "--venue.at.exchange", "okx"], "orders would go to okx with real money"),
+        (["--venue.at.url", "", "--live-money"], "not confirmed: nothing was sent"),
         (
-            ["--venue.at.url", "", "--venue.at.exchange", "kraken", "--live-money"],
-            "not confirmed: nothing was sent",
+            ["--venue.at.url", "", "--venue.at.exchange", "kraken"],
+            "by ids of ours: binance, binanceus, gate, kucoin, okx, was 'kraken'; its feeds can be traded on paper",
         ),
     ],
 )

@@ -17,6 +17,7 @@ from graphs.account import Account
 from graphs.config import SignalsConfig, StrategyConfig, TradingConfig
 from graphs.edges import Feeds
 from graphs.trading import trading_system
+from nodes.forecast import ForecastConfig
 
 HOUR = timedelta(hours=1)
 INSTRUMENTS = (Instrument(symbol="A"), Instrument(symbol="B"))
@@ -82,7 +83,7 @@ def venue_on(market: dict[str, ts[Bar]]) -> Callable[..., Answers]:
 def config(*names: str) -> TradingConfig:
     signals = SignalsConfig(use=("technical",))
     strategies = tuple(StrategyConfig(name=name, signals=signals) for name in names)
-    return TradingConfig(instruments=INSTRUMENTS, strategies=strategies)
+    return TradingConfig(instruments=INSTRUMENTS, strategies=strategies, forecast=ForecastConfig(enabled=False))
 
 
 def an_order() -> ts[OrderRequest]:

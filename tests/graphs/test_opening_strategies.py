@@ -20,6 +20,7 @@ from graphs.config import SignalsConfig, StrategyConfig, TradingConfig
 from graphs.edges import Feeds
 from graphs.trading import trading_system
 from nodes.events import Signal
+from nodes.forecast import ForecastConfig
 from nodes.risk import RiskConfig
 from nodes.sizing import SizingConfig
 from nodes.strategies import StrategyLimits
@@ -69,7 +70,13 @@ def simulate(
     strategies = tuple(
         StrategyConfig(name=name, signals=SignalsConfig(use=()), sizing=sizing, limits=limits) for name in each
     )
-    config = TradingConfig(instruments=(X,), initial_cash=1_000.0, strategies=strategies, risk=more.get("risk", OFF))
+    config = TradingConfig(
+        instruments=(X,),
+        initial_cash=1_000.0,
+        strategies=strategies,
+        risk=more.get("risk", OFF),
+        forecast=ForecastConfig(enabled=False),
+    )
     plugins = {name: (opinions(scores),) for name, scores in each.items()}
 
     def bar(number: int) -> Bar:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import csp
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from support import T0, at
@@ -14,7 +15,8 @@ from brokers.events import CashFlow, Fill, Liquidity, OrderRequest, OrderState, 
 from feeds.events import Side
 from graphs.edges import Streams
 from graphs.sinks import print_refusals, print_streams, record_signals, record_streams
-from nodes.events import Alert, AlertLevel, RiskAction, RiskActionKind, Signal, StrategyFill, TargetPosition
+from nodes.events import Alert, AlertLevel, Forecast, RiskAction, RiskActionKind, Signal, StrategyFill, TargetPosition
+from nodes.forecast import LEVELS
 
 SIGNAL = Signal(symbol="X", source="fused", score=-0.50244, confidence=0.0, horizon_s=3600.0, asof=T0)
 MARKET = OrderRequest(
@@ -46,6 +48,17 @@ SHARE = StrategyFill(
 )
 FUNDING = CashFlow(symbol="X", amount=-1.25, kind="funding")
 TARGET = TargetPosition(symbol="X", quantity=-3.0, asof=T0)
+FORECAST = Forecast(
+    symbol="X",
+    asof=T0,
+    mean=0.0005,
+    volatility=0.01,
+    quantiles=0.02 * (np.array(LEVELS) - 0.5),
+    probability_up=0.52,
+    entropy=6.5,
+    surprise=7.25,
+    token=3,
+)
 
 
 def streams() -> Streams:
@@ -65,6 +78,7 @@ def streams() -> Streams:
         cash=at((0, 100_000.0)),
         position_value=at((0, 0.0), (1, -0.75)),
         gross_exposure=at((0, 0.0), (1, 0.75)),
+        forecasts=csp.apply(at((1, True)), lambda _: FORECAST, Forecast),  # csp cannot hash one with an array
         strategy_fills=at((1, SHARE)),
         flows=at((2, FUNDING)),
     )
@@ -171,5 +185,10 @@ def test_recorded_streams_are_the_ticks(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "updates.parquet")["state"].to_pylist() == ["ACCEPTED", "REJECTED"]
     assert pq.read_table(tmp_path / "strategy_fills.parquet")["strategy"].to_pylist() == ["trend"]
     assert pq.read_table(tmp_path / "flows.parquet")["amount"].to_pylist() == [-1.25]
+    (forecast,) = pq.read_table(tmp_path / "forecasts.parquet").drop_columns(["time", "asof"]).to_pylist()
+    quantiles = {name: forecast.pop(name) for name in ("q01", "q05", "q25", "q50", "q75", "q95", "q99")}
+    assert list(quantiles.values()) == FORECAST.quantiles.tolist()
+    assert forecast == {name: getattr(FORECAST, name) for name in forecast}
+    assert set(forecast) == {"symbol", "mean", "volatility", "probability_up", "entropy", "surprise", "token"}
     assert pq.read_table(tmp_path / "alerts.parquet")["level"].to_pylist() == ["WARNING"]
     assert pq.read_table(tmp_path / "final_signals.parquet")["score"].to_pylist() == [-0.50244]

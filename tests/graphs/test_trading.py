@@ -22,6 +22,7 @@ from graphs.config import SignalsConfig, StrategyConfig, TradingConfig
 from graphs.edges import Feeds, Streams
 from graphs.trading import trading_system
 from nodes.events import AlertLevel, Signal
+from nodes.forecast import ForecastConfig
 from nodes.fuse import FuseConfig
 from nodes.risk import RiskConfig
 from nodes.sizing import SizingConfig
@@ -83,6 +84,7 @@ def config(*symbols: str, **changes: Any) -> TradingConfig:
         "initial_cash": 1_000.0,
         "strategies": (StrategyConfig(name="main", **strategy),),
         "risk": NO_LIMITS,
+        "forecast": ForecastConfig(enabled=False),
     }
     return TradingConfig(**(fields | changes))
 

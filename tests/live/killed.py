@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from exchange_process import KEY, SECRET, Running, exchange_thread
 
 from brokers.journal import Journal
@@ -105,6 +106,23 @@ class Run:
         self.send(signal.SIGKILL)
         assert self.code() == -signal.SIGKILL, f"{self.program} ended by itself with {self.ended}:\n{self.text}"
 
+    def kill_while(self, condition: Callable[[], object]) -> None:
+        """Kill it at a moment at which something is so: it stands still while that is looked at."""
+
+        def seized() -> bool:
+            if not condition():
+                return False
+            self.send(signal.SIGSTOP)
+            while psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+                assert self.code(0.005) is None, f"{self.program} ended with {self.ended}:\n{self.text}"
+            if condition():
+                return True
+            self.send(signal.SIGCONT)
+            return False
+
+        self.until(seized)
+        self.kill()
+
     def until(self, condition: Callable[[], object], seconds: float = DEADLINE_S) -> None:
         """Wait for something that the run brings about."""
         give_up = time.monotonic() + seconds
@@ -139,9 +157,9 @@ class Desk:
         self.journal = folder / "account.journal"
         self.runs: list[Run] = []
 
-    def start(self, program: str, *, die: Mapping[str, Any] | None = None) -> Run:
+    def start(self, program: str, *flags: str, die: Mapping[str, Any] | None = None) -> Run:
         record = self.folder / f"run{len(self.runs)}"
-        argv = [*self.flags(), "--record", str(record)]
+        argv = [*self.flags(), "--record", str(record), *flags]
         self.runs.append(Run(self._nursery, program, argv, record, die))
         return self.runs[-1]
 

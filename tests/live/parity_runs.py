@@ -1,8 +1,8 @@
 """Recorded runs of both lives through everything that could make a replay differ, each with a second run after it.
 
 Two exchanges, and a symbol of each: one with quotes, one with the depth of its book. A warm-up, an engine that stands
-still now and then, bursts, a slow worker, an outage, an answer that was lost; a stop with an open position, and a run
-that goes on with it. Paper has two strategies, the venue one.
+still now and then, bursts, a slow worker, a price model, an outage, an answer that was lost; a stop with an open
+position, and a run that goes on with it. Paper has two strategies, the venue one.
 """
 
 import os
@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 from exchange_process import exchange_process
 from live_process import DEADLINE_S, KEYS, Live, fault
+from price_checkpoint import make_checkpoint
 
 from feeds import recording
 from graphs.flags import ROOT
@@ -72,10 +73,12 @@ at.secret_env = "LOCAL_EXCHANGE_SECRET"
 [broker]
 latency_ms = 5.0
 latency_jitter_ms = 5.0
+[forecast]
+checkpoints = ["{model}"]
 """
 _ALONE = """
 [signals]
-use = ["technical", "adaptive", "price_alert"]
+use = ["technical", "adaptive", "forecast", "price_alert"]
 plugins = ["tests.live.parity_signals:parity"]
 [signals.technical]
 enabled = ["momentum"]
@@ -119,7 +122,8 @@ leverage_max = 0.3
 def record(folder: Path) -> dict[Run, Path]:
     """Run both lives side by side, and again; the exchanges are gone when this returns."""
     with _exchanges(folder) as (one, two), ExitStack() as ended:
-        text = _RUN.format(one=one, two=two)
+        model = make_checkpoint(folder / "model", bar_s=1.0)
+        text = _RUN.format(one=one, two=two, model=model)
         (folder / "venue.toml").write_text(text + _ALONE.format())
         (folder / "paper.toml").write_text(text + _NETTED.format())
         firsts = {life: _start(folder, life, "first", ended) for life in LIVES}

@@ -45,6 +45,9 @@ class Replayed:
 PRICE = Change(run=("venue", "first"), stream="inputs/crypto0-trades", column="price", by=lambda price: price + 0.25)
 OTHERS = {
     "guess": Change(run=("paper", "first"), stream="inputs/guesses-es-usd", column="value", by=lambda value: -value),
+    "forecast": Change(
+        run=("paper", "first"), stream="inputs/forecast-answers", column="surprise", by=lambda bits: 40.0
+    ),
     "quote": Change(
         run=("paper", "first"), stream="inputs/crypto0-quotes", column="bid_size", by=lambda size: size + 1
     ),
@@ -163,6 +166,7 @@ def test_the_run_held_what_makes_replays_differ(lives: dict[Run, Path], life: st
     assert len(times(root, "inputs/crypto0-quotes")) >= 3  # how many differ from run to run: only changes are told
     assert len(times(root, "inputs/crypto1-depth")) >= 3
     assert 3 <= len(times(root, "inputs/guesses-es-usd")) < history  # the worker was too slow for all bars
+    assert len(times(root, "inputs/forecast-answers")) >= 3  # of the price model
     for feed in ("crypto0", "crypto1"):
         told = rows(root, f"inputs/{feed}-status")["state"].to_pylist()
         assert "STALE" in told  # the outage

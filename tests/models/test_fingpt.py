@@ -1,6 +1,7 @@
 """The model as it is defined: its size, what it may see, and how conditioning enters."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from tiny_model import tiny, tokens_of
 from torch.nn import functional
 
 from kernels import reference as ops
+from models.checkpoint import CheckpointError, Training, write
 from models.fingpt import FinGPT, FinGPTConfig
 from models.layers import Attention, fused_attention, quick_rms_norm, rotary_tables
 
@@ -168,3 +170,85 @@ def test_recomputed_blocks_give_the_same_gradients() -> None:
     assert len(gradients[0]) == len(list(model.parameters()))
     for plain, again in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, again)
+
+
+def saved(folder: Path, config: dict[str, Any], model: FinGPT | None = None) -> Path:
+    """A checkpoint, sound but for its config."""
+    tensors = (model or tiny()).to_tensors()
+    training = Training(start=None, end=None, symbols=("X",), bar_s=60.0, embargo_bars=0)
+    write(folder, kind="fingpt", config=config, codec=None, training=training, metrics={}, tensors=tensors)
+    return folder
+
+
+def test_a_loaded_model_is_the_one_that_was_saved_and_draws_nothing(tmp_path: Path) -> None:
+    model = tiny(hours=True, symbols=("A",))
+    folder = saved(tmp_path / "one", model.to_manifest(), model)
+    state = torch.random.get_rng_state()
+
+    loaded = FinGPT.load(folder)
+
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not loaded.training
+    assert loaded.config == model.config
+    tokens, hours = tokens_of(model, 2, 12), torch.arange(24).view(2, 12)
+    assert torch.equal(loaded(tokens, hours), model(tokens, hours))
+    cache = loaded.new_cache(1)
+    wanted = model(tokens[:1], hours[:1])[0, -1]
+    torch.testing.assert_close(loaded.prefill(tokens[0], hours[0], None, cache, 0), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"layers": "two"}, "layers"),
+        ({"layers": 2.5}, "layers"),
+        ({"layers": 0}, "layers must lie in"),
+        ({"layers": 10**9}, "layers must lie in"),
+        ({"layers": 3}, "do not fit its config"),
+        ({"width": 64}, "do not fit its config"),
+        ({"width": 16_384}, "do not fit its config"),
+        ({"context": 10**12}, "context must lie in"),
+        ({"context": None}, "context"),
+        ({"heads": 5}, "heads"),
+        ({"hours": "yes"}, "hours"),
+        ({"hours": True}, "want hour_embedding.weight"),
+        ({"symbols": "ABC"}, "symbols"),
+        ({"symbols": [1]}, "symbols"),
+        ({"symbols": ["A", "A"]}, "symbols must differ"),
+        ({"dropout": "none"}, "dropout"),
+        ({"dropout": 1e308}, "dropout"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_an_impossible_config_is_refused_in_a_sentence(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    folder = saved(tmp_path / "one", {**tiny().to_manifest(), **changed})
+
+    with pytest.raises(CheckpointError, match=said) as refused:
+        FinGPT.load(folder)
+
+    assert "\n" not in str(refused.value)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from(sorted(tiny().to_manifest())), JSON)
+@settings(max_examples=60, deadline=None)
+def test_any_value_in_a_config_is_taken_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: Any
+) -> None:
+    folder = saved(tmp_path_factory.mktemp("any") / "one", {**tiny().to_manifest(), name: value})
+
+    try:
+        config = FinGPT.load(folder).config
+    except CheckpointError:
+        return
+    assert dataclasses.asdict(config)[name] in (value, tuple(value) if isinstance(value, list) else value)

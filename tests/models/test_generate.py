@@ -1,5 +1,6 @@
 """The command that lets a checkpoint speak."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from price_checkpoint import CODES, make_checkpoint
 from tiny_model import tiny
 from tokenizer_bars import rows, walk
+from training_files import bar_file, series
 
 from models.checkpoint import Training, write
 from models.engine import Engine, Fed
@@ -141,11 +143,43 @@ def test_the_command_prints_and_exits(
     assert main([str(checkpoint), "--seed-tokens", "99"]) == 2
     assert main([str(tmp_path / "none")]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in errors] == ["error", "error"]
+    assert all(line.startswith("python -m models.generate: error: ") for line in errors)
+    assert len(errors) == 2
+    assert main([str(checkpoint), "--top-p", "2"]) == 2
+    assert "error: top_p must lie in (0, 1]" in capsys.readouterr().err
+    assert main([str(checkpoint), "--data", "bars.csv", "--scale", "0.01"]) == 2
+    assert "data bring their own scale" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
-        main([str(checkpoint), "--top-p", "2"])
+        main([str(checkpoint), "--top-p", "x"])
     assert left.value.code == 2
-    assert "top_p must lie in (0, 1]" in capsys.readouterr().err
+    assert "want a number, was 'x'" in capsys.readouterr().err
+
+
+def test_of_several_symbols_one_is_asked_for_and_an_unknown_one_is_told(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", symbols=("AAA",))
+    both = bar_file(tmp_path, [series("AAA", 200), series("BBB", 200, seed=1)])
+    asked = {"data": str(both), "num_generate": 3, "horizon": 4}
+
+    with pytest.raises(GenerateError, match="AAA, BBB, was none"):
+        run(checkpoint, config(tmp_path, **asked))
+    with pytest.raises(GenerateError, match="AAA, BBB, was CCC"):
+        run(checkpoint, config(tmp_path, **asked, symbol="CCC"))
+    known = run(checkpoint, config(tmp_path, **asked, symbol="AAA")).splitlines()
+    other = run(checkpoint, config(tmp_path, **asked, symbol="BBB")).splitlines()
+    assert [line.split(":")[0] for line in known[1:]] == ["after 4 bars, close", known[-1]]
+    assert other[1] == f"{checkpoint} does not know BBB (known: AAA): taken as an unknown symbol"
+
+
+def test_what_the_model_may_have_seen_is_marked(tmp_path: Path) -> None:
+    data = bar_file(tmp_path, [series("AAA", 200)])  # of January 2024
+    pictures = {}
+    for name, end in (("before", datetime(2023, 12, 1)), ("within", datetime(2024, 2, 1)), ("unknown", None)):
+        start = None if end is None else datetime(2017, 1, 1)
+        checkpoint = make_checkpoint(tmp_path / name, start=start, end=end)
+        said = run(checkpoint, config(tmp_path, data=str(data), num_generate=3, horizon=4))
+        assert ("in sample: " in said) == (name != "before")
+        pictures[name] = (tmp_path / "fan.png").read_bytes()
+    assert pictures["within"] == pictures["unknown"] != pictures["before"]  # in the title
 
 
 def test_bands_are_quantiles_over_the_paths() -> None:

@@ -102,6 +102,68 @@ def test_a_quantile_is_the_smallest_value_that_reaches_its_level(seed: int, leve
             assert below(z - 1e-9, p[i], "left") <= level + 1e-6
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(2, 70), st.sampled_from([None, 0, 1, 2]))
+def test_quantiles_are_those_of_a_search_through_all_bends(
+    seed: int, codes: int, count: int, digits: int | None
+) -> None:
+    # Rounded to few digits, codes share their bends, and jump at them; some tables fill several blocks of bends.
+    rng = np.random.default_rng(seed)
+    q = np.sort(rng.standard_t(3, (codes, count)), axis=1)
+    q = q if digits is None else np.round(q, digits)
+    p = rng.dirichlet(np.full(codes, 0.5), 3)
+    levels = np.concatenate([[0.01, 0.05, 0.5, 0.95, 0.99], rng.uniform(0.001, 0.999, 5)])
+
+    found = ReturnTable(q, halflife_bars=32.0).forecast(p, np.ones(3)).quantile(levels)
+
+    bends = np.unique(q)
+    place = (np.arange(count) + 0.5) / count
+    for i in range(3):
+        # P(Z <= bend) and P(Z < bend): where quantiles are equal, np.interp is right of them all, or left of them.
+        within = p[i] @ np.array([np.where(bends < row[-1], _interp(bends, row, place), 1.0) for row in q])
+        below = p[i] @ np.array([np.where(bends > row[0], 1.0 - _interp(-bends, -row[::-1], place), 0.0) for row in q])
+        for level, z in zip(levels, found[i], strict=True):
+            first = min(int(np.searchsorted(within, level - 1e-12)), len(bends) - 1)
+            want = bends[first]
+            if first and below[first] > level and below[first] > within[first - 1]:
+                way = (level - within[first - 1]) / (below[first] - within[first - 1])
+                want = bends[first - 1] + way * (want - bends[first - 1])
+            assert z == pytest.approx(want, abs=1e-9)
+
+
+def _interp(at: Floats, quantiles: Floats, place: Floats) -> Floats:
+    """P(Z <= at) between the first and the last quantile, 0 before the first."""
+    last = np.searchsorted(quantiles, at, side="right") - 1  # the last of equal ones
+    after = np.minimum(last + 1, len(quantiles) - 1)
+    gap = quantiles[after] - quantiles[last]
+    part = np.divide(at - quantiles[last], gap, out=np.zeros_like(at), where=gap > 0.0)
+    found: Floats = np.where(last < 0, 0.0, place[last] + part / len(quantiles))
+    return found
+
+
+def test_what_is_said_of_a_symbol_does_not_depend_on_the_others() -> None:
+    # To the last bit: a replay and a batch of another size must not differ.
+    codes, p, scale = table(codes=40, count=64), chances(codes=40, rows=30), np.linspace(0.001, 0.1, 30)
+
+    together = codes.forecast(p, scale)
+
+    for i in range(30):
+        alone = table(codes=40, count=64).forecast(p[i : i + 1], scale[i : i + 1])
+        assert alone.quantile(LEVELS)[0].tobytes() == together.quantile(LEVELS)[i].tobytes()
+        for name in ("mean", "volatility", "probability_up", "probability_flat"):
+            assert getattr(alone, name)[0] == getattr(together, name)[i]
+
+
+def test_of_many_codes_only_what_is_read_is_worked_out() -> None:
+    # 1,000 codes have 64,000 bends: the table of both would take 0.5 GB.
+    codes = table(codes=1_000, count=64)
+
+    found = codes.forecast(chances(codes=1_000, rows=1), np.ones(1)).quantile(LEVELS)
+
+    assert (np.diff(found) > 0.0).all()
+    assert int(codes._mixture._known.sum()) <= len(LEVELS)
+
+
 def test_quantiles_rise_with_the_level_and_stay_within_the_codes() -> None:
     codes = table()
     found = codes.forecast(chances(rows=20), np.full(20, 0.5)).quantile(np.linspace(0.001, 0.999, 99))

@@ -217,6 +217,7 @@ def test_the_divergence_is_that_of_the_whole_window(tokens: list[int]) -> None:
     [
         {"checkpoints": ()},
         {"checkpoints": ("a", "a")},
+        {"form": "fast"},
         {"missing_max": -1},
         {"edge_full": 0.0},
         {"confidence": math.nan},

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from price_checkpoint import CODES, make_checkpoint, small_codec
 
+from models.checkpoint import read_manifest, read_tensors, write
 from models.engine import Engine, Fed
 from models.fingpt import FinGPT
 from models.returns import ReturnTable
@@ -143,22 +144,99 @@ def test_a_hole_inside_a_request_is_one_too(folder: Path) -> None:
     near(got, price_model(folder).predict([request(frame(20, 7), frame(21, 8))])[0])
 
 
-def test_after_a_failure_nothing_is_lost(folder: Path) -> None:
+@pytest.mark.parametrize("where", ["first engine", "second engine", "table"])
+def test_after_a_failure_nothing_is_lost(
+    folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    # X alone, then X and Y, then a failure with both, after which Y's bar comes later than X's.
+    tokens = tokens_of(8)
+    model, want = price_model(folder, other), price_model(folder, other)
+
+    def asked(i: int, symbol: str) -> BarsRequest:
+        return request(frame(i, tokens[i], tokens[7 - i], symbol=symbol))
+
+    for i in range(4):
+        batch = [asked(i, name) for name in ("XY" if i > 1 else "X")]
+        model.predict(batch)
+        want.predict(batch)
+    with monkeypatch.context() as patch:
+        if where == "table":
+            patch.setattr(ReturnTable, "forecast", _raise)
+        else:
+            engine = model._engines[where == "second engine"]
+            patch.setattr(engine._model, "step", _raise)
+        with pytest.raises(MemoryError, match="no more"):
+            model.predict([asked(4, "X"), asked(4, "Y")])
+
+    want.predict([asked(4, "X"), asked(4, "Y")])
+    for i, names in ((5, "X"), (5, "Y"), (6, "XY")):
+        batch = [asked(i, name) for name in names]
+        for got, wanted in zip(model.predict(batch), want.predict(batch), strict=True):
+            near(got, wanted)
+            if i == 5:
+                assert np.isnan(got.surprise)  # of a bar before which there was no forecast
+            else:
+                assert got.surprise == pytest.approx(wanted.surprise, rel=1e-5)
+
+
+def _raise(*_: Any) -> None:
+    raise MemoryError("no more")
+
+
+@pytest.mark.parametrize(
+    "wrong", [frame(4, 99), frame(4, -1), frame(4), frame(4, 1, 2), frame(4, 1, scale=np.nan), frame(4, 1, scale=0.0)]
+)
+def test_an_impossible_frame_fails_once_and_harms_no_other_symbol(folder: Path, wrong: TokenFrame) -> None:
     tokens = tokens_of(8)
     model, want = price_model(folder), price_model(folder)
     for i in range(4):
-        model.predict([request(frame(i, tokens[i]))])
-        want.predict([request(frame(i, tokens[i]))])
+        batch = [request(frame(i, tokens[i], symbol=name)) for name in "XY"]
+        model.predict(batch)
+        want.predict(batch)
 
-    with pytest.raises(ValueError, match=f"tokens of Y in \\[0, {CODES}\\), was 99"):
-        model.predict([request(frame(4, tokens[4])), request(frame(4, 99, symbol="Y"))])
+    with pytest.raises(ValueError, match="want a token of X below 16, an hour of the week, a positive scale, was"):
+        model.predict([request(wrong), request(frame(4, tokens[4], symbol="Y"))])
 
-    want.predict([request(frame(4, tokens[4]))])
-    near(model.predict([request(frame(5, tokens[5]))])[0], want.predict([request(frame(5, tokens[5]))])[0])
-    (after,) = model.predict([request(frame(6, tokens[6]))])
-    (wanted,) = want.predict([request(frame(6, tokens[6]))])
-    near(after, wanted)
-    assert after.surprise == pytest.approx(wanted.surprise, rel=1e-5)
+    want.predict([request(frame(4, tokens[4], symbol="Y"))])
+    x, y = (request(frame(5, tokens[5], symbol=name)) for name in "XY")
+    got = model.predict([x, y])
+    near(got[0], price_model(folder).predict([x])[0])  # X begins anew
+    near(got[1], want.predict([y])[0])
+
+
+def test_symbols_that_close_at_other_times_are_as_each_alone(folder: Path) -> None:
+    # A is always there, B of another calendar comes and goes, C has closes between the hours, D starts late.
+    together, alone = price_model(folder, symbols=4), {name: price_model(folder) for name in "ABCD"}
+    rng = np.random.default_rng(0)
+    for i in range(60):
+        names = {0: "C", 1: "A" if i % 6 > 2 else "BA"}[i % 2] + ("D" if i > 40 else "")
+        asked = [request(frame(i, int(rng.integers(CODES)), symbol=name)) for name in names]
+        for one, batch in zip(asked, together.predict(asked), strict=True):
+            near(alone[one.key].predict([one])[0], batch)
+
+
+def test_more_symbols_than_there_is_room_for_are_said_and_the_known_ones_go_on(folder: Path) -> None:
+    model, want = price_model(folder, symbols=2), price_model(folder, symbols=2)
+    for name in "AB":
+        model.predict([request(frame(0, 1, symbol=name))])
+        want.predict([request(frame(0, 1, symbol=name))])
+
+    with pytest.raises(ValueError, match="want at most 2 symbols, was 3"):
+        model.predict([request(frame(1, 2, symbol="C"))])
+
+    for name in "AB":
+        asked = [request(frame(1, 3, symbol=name))]
+        near(model.predict(asked)[0], want.predict(asked)[0])
+
+
+def test_what_is_remembered_of_a_symbol_is_no_longer_than_a_model_can_see(folder: Path) -> None:
+    model = price_model(folder)
+    for i in range(100):
+        model.predict([request(frame(i, i % CODES, symbol=name)) for name in "AB"])
+
+    assert {name: len(frames) for name, frames in model._recent.items()} == {"A": 12, "B": 12}
+    for chances in model._expected.values():
+        assert [chance.base for chance in chances] == [None]  # not the whole batch, held by a row of it
 
 
 def test_several_checkpoints_are_mixed_in_equal_parts(folder: Path, other: Path) -> None:
@@ -181,10 +259,32 @@ def test_the_same_requests_give_the_same_bits(folder: Path) -> None:
     assert runs[0] == runs[1]
 
 
+@pytest.mark.parametrize("context", [0, 10**12, "12", None, [12]])
+def test_a_checkpoint_of_an_impossible_context_is_refused_before_its_weights_are_read(
+    folder: Path, tmp_path: Path, context: Any
+) -> None:
+    sound = read_manifest(folder)
+    write(
+        tmp_path / "odd",
+        kind="fingpt",
+        config={**sound.config, "context": context},
+        codec=sound.codec,
+        training=sound.training,
+        metrics={},
+        tensors=read_tensors(folder, sound),
+    )
+
+    with pytest.raises(ValueError, match=r"want the context of .*odd to lie in \[1, 65536\], was"):
+        Checkpoints.read([tmp_path / "odd"])
+
+
 def test_checkpoints_that_do_not_go_together_are_refused(folder: Path, tmp_path: Path) -> None:
     daily = make_checkpoint(tmp_path / "daily", bar_s=86_400.0)
     with pytest.raises(ValueError, match="want checkpoints of one bar length, were 3600 s, 86400 s"):
         Checkpoints.read([folder, daily])
+    odd = make_checkpoint(tmp_path / "odd", vocabulary=32)
+    with pytest.raises(ValueError, match=r"want a tokenizer of 32 codes, as the model of .*odd reads, was of 16"):
+        Checkpoints.read([odd]).codecs()
     slow = make_checkpoint(tmp_path / "slow", codec=small_codec(scale_halflife_bars=100.0))
     with pytest.raises(ValueError, match=r"one scale_halflife_bars, to mix what they say, were \[32.0, 100.0\]"):
         Checkpoints.read([folder, slow]).codecs()

@@ -7,9 +7,10 @@ import pytest
 from tokenizer_bars import rows as bar_rows
 from tokenizer_bars import walk
 
+from feeds.errors import DataError
 from models.checkpoint import write
 from models.manifest import Training
-from tokenizer.analysis import AnalysisConfig, AnalysisError, analyse, encoded, main, read_tokens
+from tokenizer.analysis import AnalysisConfig, analyse, encoded, main, read_tokens
 from tokenizer.codec import Codec, TokenizerConfig
 from tokenizer.fit import fit
 from tokenizer.vocabulary import TokenRow
@@ -47,9 +48,9 @@ def checkpoint(codec: Codec, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def bars_file(path: Path, count: int) -> Path:
+def bars_file(path: Path, count: int, hours: int = 1) -> Path:
     bars = walk(count, seed=3)
-    opened = (bars.close_time - 3_600 * 10**9).astype("datetime64[ns]").astype("datetime64[s]")
+    opened = (hours * bars.close_time - hours * 3_600 * 10**9).astype("datetime64[ns]").astype("datetime64[s]")
     lines = ["open_time,open,high,low,close,volume"]
     lines += [
         f"{when}Z," + ",".join(f"{number!r}" for number in bar)
@@ -112,12 +113,12 @@ def test_token_files_are_read_by_blanks_commas_and_empty_lines(tmp_path: Path) -
     assert [row.symbol for row in read_tokens(file, 128)] == ["said 1", "said 2"]
 
 
-@pytest.mark.parametrize("text", ["1 128", "1 -1", "1.5", "one", "", "\n\n", "²", "1e3", "9" * 5_000])
+@pytest.mark.parametrize("text", ["1 128", "1 -1", "1.5", "one", "", "\n\n", "²", "1e3", "9" * 5_000, "0" * 18 + "999"])
 def test_a_file_of_other_things_is_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "said.txt"
     file.write_text(text)
 
-    with pytest.raises(AnalysisError, match=r"tokens"):
+    with pytest.raises(DataError, match=r"token"):
         read_tokens(file, 128)
 
 
@@ -149,9 +150,10 @@ def test_the_command_reads_plain_tokens(tmp_path: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["missing.txt"], "cannot be read"),
+        (["missing.txt"], "want a checkpoint folder or a text file of tokens, and missing.txt does not exist"),
         (["said.txt", "--data", "bars.csv"], "plain tokens come without one"),
-        (["empty"], "error: "),
+        (["empty"], "python -m tokenizer.analysis: error: empty is no checkpoint"),
+        (["said.txt", "--out", "said.txt"], "File exists: said.txt"),
     ],
 )
 def test_what_cannot_be_analysed_is_a_sentence_and_2(
@@ -171,11 +173,8 @@ def test_what_cannot_be_analysed_is_a_sentence_and_2(
 
 
 def test_an_impossible_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["said.txt", "--gram", "1"])
-
-    assert ended.value.code == 2
-    assert "gram must lie in [2, 6], was 1" in capsys.readouterr().err
+    assert main(["said.txt", "--gram", "1"]) == 2
+    assert "error: gram must lie in [2, 6], was 1" in capsys.readouterr().err
 
 
 def test_bars_that_end_in_the_warm_up_and_two_files_of_one_symbol_are_refused(
@@ -188,4 +187,13 @@ def test_bars_that_end_in_the_warm_up_and_two_files_of_one_symbol_are_refused(
     assert main([str(checkpoint), "--data", str(short), "--out", str(tmp_path / "x")]) == 2
     assert "no bar after the warm-up of 32 bars" in capsys.readouterr().err
     assert main([str(checkpoint), "--data", str(short), str(again), "--out", str(tmp_path / "x")]) == 2
-    assert "two files hold ACME" in capsys.readouterr().err
+    assert "bars of ACME, which an earlier file has too" in capsys.readouterr().err
+
+
+def test_bars_of_another_length_than_in_training_are_refused(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bars_file(tmp_path / "ACME.csv", 400, hours=2)
+
+    assert main([str(checkpoint), "--data", str(data), "--bar", "2h", "--out", str(tmp_path / "x")]) == 2
+    assert "want bars of 3600 s as in training, ACME has 7200 s" in capsys.readouterr().err

@@ -3,11 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizer_bars import closes, walk
 
+from models.returns import ReturnTable
 from tokenizer.codec import Codec, TokenizerConfig
 from tokenizer.features import features
-from tokenizer.fit import fit
+from tokenizer.fit import _matched, fit
 
 SMALL = TokenizerConfig(codes=32, hidden=32)
 TRAINING = [walk(2_000, symbol="A"), walk(1_500, seed=1, symbol="B")]
@@ -59,8 +62,53 @@ def test_statistics_are_those_of_the_training_bars() -> None:
     assert np.array_equal(codec.code_counts, np.bincount(tokens, minlength=32))
     code = int(codec.code_counts.argmax())
     at = (np.arange(64) + 0.5) / 64
-    assert codec.returns_table[code] == pytest.approx(np.quantile(z[tokens == code], at, method="hazen"), rel=1e-5)
+    quantiles = np.quantile(z[tokens == code], at, method="hazen")
+    # Stretched so that mean and variance are right, and by no more than the tails ask for.
+    assert codec.returns_table[code] == pytest.approx(quantiles, abs=0.1)
     assert (np.diff(codec.returns_table, axis=1) >= 0.0).all()
+
+
+def test_a_codes_returns_have_the_mean_and_the_variance_of_its_training_bars() -> None:
+    # Heavy tails, and a fifth of the bars does not move at all.
+    random = np.random.default_rng(1)
+    steps = np.where(random.random(4_000) < 0.2, 0.0, 1e-3 * random.standard_t(3.0, 4_000))
+    bars = closes(np.concatenate([[100.0], 100.0 * np.exp(np.cumsum(steps))]).tolist())
+
+    codec = fit([bars], TokenizerConfig(kind="returns", codes=16), seed=0, steps=100, batch=256)
+
+    found = codec.encode(bars)
+    known = found.tokens >= 0
+    tokens, z = found.tokens[known], (found.returns / found.scale)[known]
+    told = ReturnTable(codec.returns_table, halflife_bars=32.0).forecast(np.eye(16), np.ones(16))
+    cut = 0
+    for code in np.unique(tokens).tolist():
+        mine = z[tokens == code]
+        assert told.mean[code] == pytest.approx(mine.mean(), abs=1e-4 * mine.std())
+        assert told.volatility[code] == pytest.approx(mine.std(), rel=1e-4)
+        cut += np.quantile(mine, (np.arange(64) + 0.5) / 64, method="hazen").std() < 0.98 * mine.std()
+    assert cut >= 1  # plain quantiles would not have done
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    count=st.integers(1, 300), shift=st.floats(-3.0, 3.0), zeros=st.floats(0.0, 1.0), tails=st.floats(1.5, 10.0),
+    seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_matched_quantiles_stay_sorted_and_keep_their_signs(
+    count: int, shift: float, zeros: float, tails: float, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    z = np.where(random.random(count) < zeros, 0.0, shift + random.standard_t(tails, count)).clip(-50.0, 50.0)
+    row = np.quantile(z, (np.arange(64) + 0.5) / 64, method="hazen")
+
+    matched = _matched(row, float(z.mean()), float(z.var()))
+
+    assert (np.diff(matched) >= 0.0).all()
+    assert np.array_equal(np.sign(matched), np.sign(row))
+    told = ReturnTable(matched[None], halflife_bars=32.0).forecast(np.ones((1, 1)), np.ones(1))
+    if not (row == 0.0).any() and np.ptp(row) > 0.0 and (row > 0.0).all() == (z > 0.0).all():
+        assert told.mean[0] == pytest.approx(z.mean(), abs=1e-6 * (1.0 + z.std()))
+        assert told.volatility[0] == pytest.approx(z.std(), rel=1e-6)
 
 
 def test_codes_are_in_order_of_the_return_that_they_tell() -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from training_files import START, as_before, bar_file, config_file, losses, series  # noqa: F401 - a fixture
 
+from evaluation.model_figures import token_part
+from evaluation.subject import choose_window, foretell, load_data, load_subject, training_tokens
 from models.checkpoint import read_manifest
 from models.fingpt import FinGPT
 from tokenizer.codec import Codec
@@ -63,6 +65,20 @@ def test_every_figure_stands_beside_its_baselines(run: Path) -> None:
     assert metrics["validation_bits"]["sample"] == "Not stated."
     first = datetime.fromisoformat(metrics["test_bits"]["first"])
     assert first > WINDOW_END + timedelta(hours=17)
+
+
+def test_unigram_and_bigram_say_the_same_as_where_the_checkpoint_is_judged_later(run: Path, data: Path) -> None:
+    subject = load_subject(run / "made")
+    bars = load_data([data], bar="1h", time_zone="UTC", stamp="open")
+    tracks = foretell(subject, bars, choose_window(subject, bars, None, None, allow_in_sample=False))
+
+    part = token_part(tracks, training_tokens(subject, bars), 16)
+
+    metrics = read_manifest(run / "made").metrics
+    assert part.tokens == metrics["test_bits"]["tokens"]
+    for row in part.rows[1:]:
+        for key in ("bits", "accuracy", "top_5"):
+            assert row.figures[key] == metrics[f"test_{key}"]["baselines"][row.name]
 
 
 def test_logs_and_curves_lie_beside_the_checkpoint_and_the_state_is_gone(run: Path) -> None:
@@ -177,6 +193,14 @@ def test_what_cannot_work_is_said_in_a_sentence(
     error = capsys.readouterr().err
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--update"])
+def test_flags_that_would_do_nothing_for_a_tokenizer_are_refused(
+    data: Path, tmp_path: Path, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tokenizer", str(config_file(tmp_path, data)), flag]) == 2
+    assert "--resume and --update are of fingpt" in capsys.readouterr().err
 
 
 def test_a_collapsed_codebook_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -101,8 +101,19 @@ def test_without_a_terminal_progress_is_a_line_each_tenth_with_the_time_left(
             told(step, "validation 5.0000 bits" if step == 10 else "")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 10
-    assert lines[0] == "demo: step 2 of 20, at most 9 s left"
+    assert lines[0] == "demo: step 2 of 20, at most 18 s left"
     assert lines[-1] == "demo: step 20 of 20, at most 0 s left validation 5.0000 bits"
+
+
+def test_progress_of_a_resumed_run_is_measured_by_its_own_steps(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 102.0])  # what came before the first step, loading and all, is no step
+    monkeypatch.setattr(logs.time, "perf_counter", lambda: next(clock))
+    with progress("demo", 20, quiet=False) as told:
+        for step in (11, 12):
+            told(step, "")
+    assert capsys.readouterr().err == "demo: step 12 of 20, at most 16 s left\n"
 
 
 def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:

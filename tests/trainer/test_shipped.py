@@ -9,6 +9,7 @@ import pytest
 from checkpoint_files import METRICS, TENSORS, TRAINING
 from training_files import as_before, bar_file, config_file, series  # noqa: F401 - a fixture
 
+from configs.version import code_version
 from models.checkpoint import read_manifest, write
 from trainer.__main__ import main
 from trainer.shipped import compare
@@ -26,7 +27,8 @@ def checkpoint(folder: Path, *, bits: float | None = 5.99, shift: float = 0.0, *
     ("bits", "shift", "changed", "same", "said"),
     [
         (5.99, 0.0, {}, True, "identical to"),
-        (5.99, 0.0, {"code": "later"}, True, "the weights of"),
+        (5.99, 0.0, {"code": "later"}, True, "but for the code that trained it, later and "),
+        (5.99, 0.0, {"training": replace(TRAINING, licence="Another.")}, True, "the manifests differ"),
         (6.0, 1.0, {}, True, "6.0000 against 5.9900, 0.0100 apart"),
         (5.975, 1.0, {}, True, "0.0150 apart"),
         (6.02, 1.0, {}, False, "0.0300 apart, at most 0.02 expected"),
@@ -56,6 +58,7 @@ def test_the_shipped_checkpoint_is_compared_and_replaced_only_when_told(
     assert main([*flags, "--update"]) == 0
     shipped = read_manifest(home).digest
     assert shipped == read_manifest(tmp_path / "made").digest
+    assert read_manifest(home).code == read_manifest(tmp_path / "made-training" / "tokenizer").code == code_version()
     capsys.readouterr()
 
     shutil.rmtree(tmp_path / "made")
