@@ -87,7 +87,7 @@ def price_forecasts(feeds: Feeds, config: TradingConfig) -> Forecasts:
         model,
         Forecast,
         settings.infer,
-        live=feeds.live is not None,
+        live=feeds.live,
         inputs=feeds.inputs,
     )
     forecasts = by_symbol(done.answer, [instrument.symbol for instrument in spoken])

@@ -78,7 +78,7 @@ class Inferred:
 
 
 def infer(
-    requests: Sequence[Any], model: Model, answer: type, config: InferConfig, *, live: bool, inputs: Inputs
+    requests: Sequence[Any], model: Model, answer: type, config: InferConfig, *, live: ts[bool] | None, inputs: Inputs
 ) -> Inferred:
     """Ask a model.
 
@@ -86,20 +86,21 @@ def infer(
         requests: edges of Requests, in a fixed order.
         model: what answers.
         answer: the type of its answers: a Struct of what can be recorded, with `symbol` and `asof`.
-        live: a worker answers, or, where `inputs` are replayed, the recording.
+        live: ticks once, when history is over: a worker answers, or, where `inputs` are replayed, the recording. None:
+            it is all history.
         inputs: of the graph.
 
     Ticks:
-        `answer` with each answer, `error` with each request that failed. Live, an answer older than `stale_after_s` is
-        an error too.
+        `answer` with each answer, `error` with each request that failed. Live, an answer about
+        data older than `stale_after_s` is an error too; what history asked may take as long from `live` on.
     """
     asked = together(list(requests))
-    if not live:
+    if live is None:
         done = _in_history(asked, model, answer, timedelta(milliseconds=config.latency_ms))
         return Inferred(csp.unroll(done.answers), csp.unroll(done.errors))
     tap = Tap(model.name, lambda: _worker(model, answer, config), inputs)
     tap.send("request", asked)
-    fresh = _fresh(tap.edge("answers", answer), model.name, timedelta(seconds=config.stale_after_s), answer)
+    fresh = _fresh(tap.edge("answers", answer), live, model.name, timedelta(seconds=config.stale_after_s), answer)
     return Inferred(fresh.answer, together([tap.edge("errors", NodeError), fresh.error]))
 
 
@@ -143,15 +144,21 @@ def _in_history(request: ts["T"], model: Any, answer: "U", latency: timedelta) -
 
 
 @csp.node
-def _fresh(given: ts["T"], name: str, most: timedelta, answer: "T") -> csp.Outputs(answer=ts["T"], error=ts[NodeError]):
+def _fresh(given: ts["T"], live: ts[bool], name: str, most: timedelta, answer: "T") -> csp.Outputs(
+    answer=ts["T"], error=ts[NodeError]
+):
+    with csp.state():
+        s_live: datetime | None = None
+
+    if csp.ticked(live):
+        s_live = csp.now()
     if csp.ticked(given):
-        age = csp.now() - given.asof
+        age = timedelta() if s_live is None else csp.now() - max(given.asof, s_live)
         if age <= most:
             csp.output(answer=given)
         else:
-            late = (
-                f"TimeoutError: the answer is {age.total_seconds():.3g} s old, {most.total_seconds():g} s are allowed"
-            )
+            allowed = f"{most.total_seconds():g} s are allowed"
+            late = f"TimeoutError: the answer is {age.total_seconds():.3g} s old, {allowed}"
             csp.output(error=NodeError(node=name, symbol=given.symbol, error=late))
 
 

@@ -61,7 +61,7 @@ def ask(key: str, *numbers: int, asof: datetime = T0) -> Ask:
 
 def in_history(*edges: Any, config: InferConfig | None = None) -> dict[str, list[tuple[datetime, Any]]]:
     def graph() -> dict[str, Any]:
-        done = infer(edges, Adder(), Sum, config or InferConfig(latency_ms=50.0), live=False, inputs=Inputs())
+        done = infer(edges, Adder(), Sum, config or InferConfig(latency_ms=50.0), live=None, inputs=Inputs())
         return {"answer": done.answer, "error": done.error}
 
     return run(graph)
@@ -97,7 +97,7 @@ def test_a_model_that_answers_too_few_has_failed() -> None:
             return super().predict(requests)[1:]
 
     def graph() -> dict[str, Any]:
-        done = infer([at((0.0, ask("A", 1)))], Short(), Sum, InferConfig(latency_ms=50.0), live=False, inputs=Inputs())
+        done = infer([at((0.0, ask("A", 1)))], Short(), Sum, InferConfig(latency_ms=50.0), live=None, inputs=Inputs())
         return {"answer": done.answer, "error": done.error}
 
     out = run(graph)
@@ -159,19 +159,26 @@ def _release(asked: ts[Ask], after: int, model: object) -> None:
             model.gate.set()
 
 
-def in_a_run(points: list[Ask], model: Adder, enough: Callable[[list[Any]], bool], inputs: Inputs) -> list[Any]:
+def in_a_run(
+    points: list[Ask],
+    model: Adder,
+    enough: Callable[[list[Any]], bool],
+    inputs: Inputs,
+    *,
+    began: timedelta = timedelta(),
+) -> list[Any]:
     """Ask, in a cycle each, in an engine that runs live; until `enough` was told."""
     told: list[Any] = []
-    start = utc_now()
+    start = utc_now() - began
 
     def graph() -> None:
         edge = csp.curve(Ask, [(timedelta(0), each) for each in points])
         config = InferConfig(settle_ms=20.0, stale_after_s=10.0)
-        done = infer([edge], model, Sum, config, live=True, inputs=inputs)
+        done = infer([edge], model, Sum, config, live=csp.const(True), inputs=inputs)
         _release(csp.delay(edge, timedelta(milliseconds=1)), len(points), model)
         csp.stop_engine(_note(done.answer, done.error, told, lambda: enough(told)))
 
-    csp.run(graph, starttime=start, endtime=FAR, realtime=True)
+    csp.run(graph, starttime=start, endtime=began + FAR, realtime=True)
     return told
 
 
@@ -195,10 +202,16 @@ def test_a_failure_of_the_worker_is_an_error_and_not_the_end() -> None:
 def test_an_old_answer_is_refused() -> None:
     old = utc_now() - timedelta(minutes=1)
 
-    (told,) = in_a_run([ask("A", 1, asof=old)], Adder(), lambda told: bool(told), Inputs())
+    (told,) = in_a_run([ask("A", 1, asof=old)], Adder(), bool, Inputs(), began=timedelta(minutes=1))
 
     assert told[:2] == ("error", "A")
     assert told[2].endswith("s old, 10 s are allowed")
+
+
+def test_what_history_asked_is_old_only_when_the_run_has_been_live_for_long() -> None:
+    old = utc_now() - timedelta(days=1)
+
+    assert in_a_run([ask("A", 1, asof=old)], Adder(), bool, Inputs()) == [("answer", "A", 1, 1)]
 
 
 def test_a_full_worker_gives_up_the_oldest_key_and_says_so() -> None:
@@ -232,7 +245,7 @@ def test_a_replay_gives_the_recorded_answers_and_asks_no_model(tmp_path: Path) -
     def graph() -> None:
         edge = csp.curve(Ask, [(timedelta(0), each) for each in asked])
         config = InferConfig(settle_ms=20.0, stale_after_s=10.0)
-        done = infer([edge], Never(), Sum, config, live=True, inputs=ReplayedInputs(tmp_path / "run"))
+        done = infer([edge], Never(), Sum, config, live=csp.const(True), inputs=ReplayedInputs(tmp_path / "run"))
         _keep(done.answer, done.error, told)
 
     csp.run(graph, starttime=utc_now() - timedelta(minutes=1), endtime=utc_now() + timedelta(minutes=1))
