@@ -13,7 +13,7 @@ from typing import Any
 import ccxt
 import pytest
 from exchange_process import KEY, SECRET, Running, exchange_thread
-from killed_trader import BTC, SETTLE, at, killed
+from killed_trader import AFTER_KILL, BTC, SETTLE, at, killed
 from trading_desk import CONFIG, trader, trades
 
 from brokers.journal import NOT_SENT, Journal, KeptOrder
@@ -313,7 +313,7 @@ def test_a_trader_killed_again_and_again_loses_and_doubles_nothing(tmp_path: Pat
     with exchange(tmp_path, config=replace(CONFIG, orders_per_10s=10_000)) as account:
         for _ in range(kills):
             killed(account.running.url, account.path, KEYS, source)
-            opening = account.start()
+            opening = account.start(AFTER_KILL)
             assert opening.clean, opening.notes
             account.agrees(opening)
         with Journal(account.path) as journal:
@@ -339,7 +339,7 @@ def test_one_killed_between_the_send_and_its_acknowledgement_finds_its_order(tmp
         with Journal(account.path) as journal:
             assert [order.state for order in journal.orders()] == ["PENDING"]
         account.running.faults.clear()
-        opening = account.start()
+        opening = account.start(AFTER_KILL)
         assert opening.clean
         account.agrees(opening)
         with Journal(account.path) as journal:

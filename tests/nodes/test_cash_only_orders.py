@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import SECOND, T0, at, run, values
 
-from brokers.events import Fill, Liquidity, OrderRequest, OrderState, OrderUpdate
+from brokers.events import CancelRequest, Fill, Liquidity, OrderRequest, OrderState, OrderUpdate
 from feeds.events import Side
 from feeds.instruments import Instrument
 from nodes.events import RiskAction, RiskActionKind, TargetPosition
+from nodes.gate import risk_filter
 from nodes.orders import generate_orders
+from nodes.risk import RiskConfig
 
 A = Instrument(symbol="A", tick="0.01", lot="0.1")
 COINS = Instrument(symbol="A", tick="0.01", lot="0.1", fees_in="received", base_unit="0.001")
@@ -158,3 +160,64 @@ def test_nothing_is_sent_that_a_spot_market_refuses_and_the_last_target_is_reach
     assert out["refused"] == []
     held = sum(round(f.quantity * 10) * (1 if f.side is BUY else -1) for f in values(out["fills"]))
     assert held == wanted[-1][1]
+
+
+@csp.node
+def in_parts(order: ts[OrderRequest], delays: list[int], parts: list[int]) -> csp.Outputs(
+    fill=ts[Fill], update=ts[OrderUpdate]
+):
+    """Every order fills in parts, some late; a part of no lots takes off what is left."""
+    with csp.alarms():
+        a_fill = csp.alarm(object)
+    with csp.state():
+        s_count = 0
+
+    if csp.ticked(order):
+        left, passed_ms, number = round(order.quantity * 10), 0, int(order.order_id.rpartition("-")[2])
+        while left:
+            part = min(left, parts[s_count % len(parts)])
+            passed_ms += delays[s_count % len(delays)]
+            s_count += 1
+            left = left - part if part else 0
+            told = fill(number, order.side, part / 10) if part else ended(number, "EXPIRED")
+            csp.schedule_alarm(a_fill, timedelta(milliseconds=passed_ms, microseconds=s_count), told)
+    if csp.ticked(a_fill):
+        if isinstance(a_fill, Fill):
+            csp.output(fill=a_fill)
+        else:
+            csp.output(update=a_fill)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(0, 20)), min_size=1, max_size=12),
+    st.lists(st.integers(1, 700), min_size=1, max_size=5),
+    st.lists(st.integers(0, 20), min_size=1, max_size=5),
+)
+def test_the_gate_has_nothing_to_refuse_however_orders_fill(
+    wanted: list[tuple[int, int]], delays: list[int], parts: list[int]
+) -> None:
+    times = [sum(pause for pause, _ in wanted[: n + 1]) / 1_000 for n in range(len(wanted))]
+    risk = RiskConfig(cash_only=True, gross_exposure_max=None)
+
+    def graph() -> Any:
+        told, filled = csp.feedback(OrderUpdate), csp.feedback(Fill)
+        targets = at(*((when, target(lots / 10)) for when, (_, lots) in zip(times, wanted, strict=True)))
+        nothing, price = csp.null_ts(RiskAction), {"A": csp.const(10.0)}
+        order = generate_orders(targets, filled.out(), told.out(), nothing, A, "run", cash_only=True)
+        money = csp.const(1_000.0)
+        gate = risk_filter(
+            order, csp.null_ts(CancelRequest), filled.out(), told.out(), nothing, money, money, price, price, (A,),
+            risk, halted=False,
+        )  # fmt: skip
+        venue = in_parts(gate.approved, delays, parts)
+        told.bind(venue.update)
+        filled.bind(venue.fill)
+        return {"orders": gate.approved, "refused": gate.refused, "fills": venue.fill, "ended": venue.update}
+
+    out = run(graph)
+    assert out["refused"] == []
+    assert bool(out["orders"]) == any(lots for _, lots in wanted)
+    if not out["ended"]:
+        held = sum(round(f.quantity * 10) * (1 if f.side is BUY else -1) for f in values(out["fills"]))
+        assert held == wanted[-1][1]
