@@ -64,7 +64,7 @@ def plain(report: Report) -> dict[str, Any]:
         "open_symbols": list(report.open_symbols),
         "strategy": _performance(report.strategy),
         "activity": _figures(report.activity),
-        "buy_and_hold": _performance(report.buy_and_hold) | {"fees": _figure(report.buy_and_hold_fees)},
+        "buy_and_hold": _performance(report.buy_and_hold) | {"fees": figure_values(report.buy_and_hold_fees)},
         "months": dict(report.months),
         "by_strategy": None if report.by_strategy is None else [_contribution(part) for part in report.by_strategy],
         "by_symbol": [_contribution(part) for part in report.by_symbol],
@@ -117,7 +117,8 @@ def trips_table(trips: tuple[RoundTrip, ...]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=TRIPS_SCHEMA)
 
 
-def _figure(figure: Figure) -> dict[str, Any]:
+def figure_values(figure: Figure) -> dict[str, Any]:
+    """A figure with its uncertainty, in JSON values."""
     return {
         "value": figure.value,
         "standard_error": figure.standard_error,
@@ -129,7 +130,7 @@ def _figure(figure: Figure) -> dict[str, Any]:
 def _figures(part: Any) -> dict[str, Any]:
     """The figures among the fields of a dataclass."""
     pairs = ((field.name, getattr(part, field.name)) for field in fields(part))
-    return {name: _figure(value) for name, value in pairs if isinstance(value, Figure)}
+    return {name: figure_values(value) for name, value in pairs if isinstance(value, Figure)}
 
 
 def _price_model(report: Report) -> dict[str, Any]:
@@ -187,18 +188,18 @@ def _contribution(part: Contribution) -> dict[str, Any]:
         "fills": part.fills,
         "volume": part.volume,
         "notional": part.notional,
-        "turnover": _figure(part.turnover),
+        "turnover": figure_values(part.turnover),
         "realised": part.realised,
         "open": part.open,
         "fees": part.fees,
         "carry": part.carry,
         "profit": part.profit,
-        "share": _figure(part.share),
+        "share": figure_values(part.share),
         "round_trips": part.trips.count,
-        "win_rate": _figure(part.trips.win_rate),
-        "profit_factor": _figure(part.trips.profit_factor),
-        "mean_trip": _figure(part.trips.mean_trip),
-        "deepest_fall": _figure(part.deepest_fall),
+        "win_rate": figure_values(part.trips.win_rate),
+        "profit_factor": figure_values(part.trips.profit_factor),
+        "mean_trip": figure_values(part.trips.mean_trip),
+        "deepest_fall": figure_values(part.deepest_fall),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from evaluation.bootstrap import DAYS_MIN, REPLICATIONS, SEED, edge
 from evaluation.direction import DIRECTION_DEFINITIONS
+from evaluation.document import figure_values
 from evaluation.figures import Figure
 from evaluation.judge import FLOOR, RETURN_DEFINITIONS
 from evaluation.model_figures import (
@@ -107,7 +108,7 @@ def plain(report: ModelReport) -> dict[str, Any]:
         ],
         "tokens": _tokens(report.tokens),
         "returns": None if report.returns is None else _returns(report.returns),
-        "overfitting": _figure(report.overfitting) | {"sweep": list(report.sweep)},
+        "overfitting": figure_values(report.overfitting) | {"sweep": list(report.sweep)},
         "method": {
             "intervals": {
                 "kind": "stationary bootstrap of UTC days, all symbols of a day together, percentile interval, 95 %",
@@ -164,11 +165,11 @@ def _returns(part: ReturnPart) -> dict[str, Any]:
         },
         "direction": {
             "bars": found.bars,
-            "log_loss": _figure(found.log_loss),
+            "log_loss": figure_values(found.log_loss),
             "coin": _gain(found.coin),
             "base_rate": _gain(found.base_rate),
             "sign_before": _gain(found.sign_before),
-            "accuracy": _figure(found.accuracy),
+            "accuracy": figure_values(found.accuracy),
             "majority": found.majority,
             "above_majority": _gain(found.above_majority),
         },
@@ -177,9 +178,9 @@ def _returns(part: ReturnPart) -> dict[str, Any]:
             "symbols": ranks.symbols,
             "lags": ranks.lags,
             "ic": _gain(ranks.ic),
-            "ic_t": _figure(ranks.ic_t),
+            "ic_t": figure_values(ranks.ic_t),
             "rank_ic": _gain(ranks.rank_ic),
-            "rank_ic_t": _figure(ranks.rank_ic_t),
+            "rank_ic_t": figure_values(ranks.rank_ic_t),
         },
         "symbols": [_symbol(row) for row in part.symbols],
         "left_out": dict(part.left_out),
@@ -198,20 +199,11 @@ def _symbol(row: SymbolRow) -> dict[str, Any]:
     }
 
 
-def _figure(figure: Figure) -> dict[str, Any]:
-    return {
-        "value": figure.value,
-        "standard_error": figure.standard_error,
-        "interval_95": None if figure.interval is None else list(figure.interval),
-        "reason": figure.reason,
-    }
-
-
 def _gain(figure: Figure | None) -> dict[str, Any] | None:
     """A difference, with what it says."""
     if figure is None:
         return None
-    return _figure(figure) | {"verdict": None if figure.value is None else edge(figure)}
+    return figure_values(figure) | {"verdict": None if figure.value is None else edge(figure)}
 
 
 def _stamp(time: datetime) -> str:
