@@ -69,7 +69,7 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(READY): $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "ticktorch: installing the pinned packages into $(VENV) (a minute or two, once)"
+	@echo "ticktorch: installing the pinned packages into $(VENV) (some minutes, once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
 
