@@ -182,7 +182,10 @@ def _csv_blocks(size: int) -> Any:
 
 
 def _csv_bytes(path: Path) -> Any:
-    return pa.input_stream(str(path), compression="gzip" if _ending(path) == ".csv.gz" else None)
+    # pyarrow reads ahead in a thread that may go on after the reader is closed. From a path it would read by the file's
+    # number, which the next file that is opened has by then: its bytes would be lost. A file of Python's stays closed.
+    file = path.open("rb")
+    return pa.input_stream(file, compression="gzip" if _ending(path) == ".csv.gz" else None)
 
 
 def _ipc(file: Any) -> Any:

@@ -1,7 +1,9 @@
 """Files as record batches: every format, every ending, every kind of damage."""
 
 import gzip
+import io
 import random
+import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -285,3 +287,23 @@ def test_no_group_is_passed_over_where_the_file_does_not_tell_its_times(tmp_path
     silent = tmp_path / "silent.parquet"
     pq.write_table(trades(3), silent, write_statistics=False)
     assert raw.groups_before(silent, "time", late) == (0, 0)
+
+
+# --- closing ---
+
+
+def test_nothing_reads_on_once_the_column_names_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = {"begun": 0, "ended": 0}
+
+    class SlowDisk(io.FileIO):
+        def readinto(self, buffer: Any) -> int | None:
+            reads["begun"] += not self.closed
+            time.sleep(0.02)
+            count = super().readinto(buffer)  # raises where it is closed
+            reads["ended"] += 1
+            return count
+
+    path = write_text("close\n" + "100.25\n" * 1_000_000, tmp_path, "slow.csv")
+    monkeypatch.setattr(Path, "open", lambda self, mode: io.BufferedReader(SlowDisk(self, mode)))
+    assert raw.column_names(path) == ["close"]
+    assert 0 < reads["begun"] == reads["ended"]  # a read under way would be of whatever file is opened next
