@@ -30,7 +30,7 @@ from csp import ts
 import brokers.venue
 from brokers.events import OrderRequest
 from brokers.journal import Journal
-from brokers.venue import VenueConfig
+from brokers.venue_config import VenueConfig
 from feeds.crypto import CryptoConfig
 from feeds.events import Bar, Trade
 from feeds.exchange import ExchangeConfig

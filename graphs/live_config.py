@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from brokers.venue import VenueConfig
+from brokers.venue_config import VenueConfig
 from configs.load import nearest
 from feeds.crypto import CryptoConfig
 from feeds.macro_live import MacroLiveConfig

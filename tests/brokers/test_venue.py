@@ -14,7 +14,8 @@ from exchange_process import KEY, SECRET, Running, exchange_thread
 from brokers.events import OrderState, OrderType, TimeInForce
 from brokers.journal import Journal, JournalError
 from brokers.local_exchange.config import ExchangeConfig as LocalConfig
-from brokers.venue import VenueConfig, VenueService
+from brokers.venue import VenueService
+from brokers.venue_config import VenueConfig
 from brokers.venue_ids import client_id
 from feeds.errors import FeedError
 from feeds.events import Side

@@ -16,7 +16,8 @@ from brokers.local_exchange.config import ExchangeConfig as LocalConfig
 from brokers.local_exchange.config import Listing
 from brokers.local_exchange.tape import Tape, tape
 from brokers.orders import ENDED, follow
-from brokers.venue import VenueConfig, VenueService
+from brokers.venue import VenueService
+from brokers.venue_config import VenueConfig
 from brokers.venue_ids import is_ours
 from feeds.events import FeedStatus, Side
 from feeds.exchange import ExchangeConfig

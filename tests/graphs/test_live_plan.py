@@ -11,7 +11,7 @@ from exchange_process import KEY, SECRET, exchange_thread
 from trading_desk import CONFIG, trader, trades
 
 from brokers.journal import Journal, KeptFill, KeptOrder
-from brokers.venue import VenueConfig
+from brokers.venue_config import VenueConfig
 from configs.load import ConfigError
 from feeds.crypto import CryptoConfig
 from feeds.errors import FeedError

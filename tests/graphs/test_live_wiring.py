@@ -7,7 +7,7 @@ from typing import Any
 import csp
 import pytest
 
-from brokers.venue import VenueConfig
+from brokers.venue_config import VenueConfig
 from feeds.crypto import CryptoConfig
 from feeds.events import Bar
 from feeds.exchange import ExchangeConfig
