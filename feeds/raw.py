@@ -88,18 +88,15 @@ def column_names(path: Path) -> list[str]:
 
 def copy_rows(path: Path, rows: int, target: Path) -> None:
     """Write the first `rows` rows of a file, one or more, to `target` in the same format; DataError as `batches`."""
-    try:
-        with ExitStack() as stack:
-            writer = None
-            for batch in _read(path, _COPY_ROWS, None):
-                writer = writer or stack.enter_context(_writer(path, target, batch.schema, stack))
-                part = batch.slice(0, rows)
-                writer.write_batch(part)
-                rows -= part.num_rows
-                if rows == 0:
-                    return
-    except pa.ArrowException as exc:  # such as text that is not UTF-8, in a column that nothing else reads
-        raise _unreadable(path, exc) from None
+    with ExitStack() as stack:
+        writer = None
+        for batch in batches(path, _COPY_ROWS):
+            writer = writer or stack.enter_context(_writer(path, target, batch.schema, stack))
+            part = batch.slice(0, rows)
+            writer.write_batch(part)
+            rows -= part.num_rows
+            if rows == 0:
+                return
 
 
 def _writer(path: Path, target: Path, schema: pa.Schema, stack: ExitStack) -> Any:

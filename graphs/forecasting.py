@@ -77,7 +77,7 @@ def price_forecasts(feeds: Feeds, config: TradingConfig) -> Forecasts:
         return Forecasts()
     spoken = [i for i in config.instruments if feeds.bar_lengths[i.symbol].total_seconds() == known.bar_s]
     silent = [i.symbol for i in config.instruments if i not in spoken]
-    alerts = [csp.const(_without(silent, feeds, known.bar_s))] if silent else []
+    alerts = [_once(_without(silent, feeds, known.bar_s), feeds.live)] if silent else []
     if not spoken:
         return Forecasts(alerts=alerts)
     model, codecs = _model(known, settings, len(spoken), load=not isinstance(feeds.inputs, ReplayedInputs))
@@ -127,6 +127,12 @@ def _tokens(feeds: Feeds, instrument: Instrument, codecs: tuple[Codec, ...], set
     symbol = instrument.symbol
     length = feeds.bar_lengths[symbol]
     return tokenize(feeds.bars[symbol], symbol, codecs, length, instrument.calendar, settings.missing_max)
+
+
+def _once(alert: Alert, live: ts[bool] | None) -> ts[Alert]:
+    """At the start, or when the run goes live: nobody is shown what history says."""
+    told: ts[Alert] = csp.const(alert)
+    return told if live is None else csp.sample(live, told)
 
 
 def _without(symbols: Sequence[str], feeds: Feeds, bar_s: float) -> Alert:

@@ -247,7 +247,7 @@ def _targets(
         said.final.append(fused)
         volatility = kelly = csp.null_ts(float)
         if sizing.mode == "volatility":
-            volatility = _volatility(feeds, symbol, close, strategy)
+            volatility = _volatility(feeds, symbol, strategy)
         elif sizing.mode == "kelly":
             kelly = kelly_fraction(fused, close, sizing.kelly_window)
         wanted = account.wanted[symbol]
@@ -266,14 +266,13 @@ def _targets(
     return targets
 
 
-def _volatility(feeds: Feeds, symbol: str, close: ts[float], strategy: StrategyConfig) -> ts[float]:
-    """What sizing goes by."""
-    sizing = strategy.sizing
+def _volatility(feeds: Feeds, symbol: str, strategy: StrategyConfig) -> ts[float]:
+    """What sizing goes by. The bars of history count: the marks of a live run begin without any."""
+    sizing, close = strategy.sizing, feeds.bars[symbol].close
     realised = annual_volatility(close, sizing.volatility_window)
     if sizing.volatility_from == "realised" or symbol not in feeds.forecasts:
         return realised
-    length = feeds.bar_lengths[symbol]
-    return expected_volatility(feeds.forecasts[symbol], close, realised, length, sizing.volatility_window)
+    return expected_volatility(feeds.forecasts[symbol], close, realised, sizing.volatility_window)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)  # of the quantiles of every 
 
 _LOW, _HIGH = LEVELS.index(0.05), LEVELS.index(0.95)
 _SECONDS_A_YEAR = 365.25 * 86_400.0
-_STALE_BARS = 1.5  # a forecast is of the next bar; the one after it has none of its own yet
 _REARM = 0.8  # of a limit: below it an episode is over
 _WORSE = 1.05
 
@@ -63,8 +62,8 @@ def forecast_signal(forecast: ts[Forecast], config: ForecastConfig, horizon: tim
     """A direction, as far as the model sees one that pays.
 
     score = (2 p - 1) / edge_full, within [-1, 1], for a probability p of a rise. Hourly directions are all but coin
-    tosses (docs/concepts/forecasting.md): where the expected return is less than it costs to enter and leave, there is
-    no opinion, and the confidence is 0.
+    tosses (docs/concepts/forecasting.md): where the expected gain of that direction is less than it costs to enter and
+    leave, there is no opinion, and the confidence is 0. It may be a loss: many small rises, a few large falls.
 
     Args:
         horizon: the time constant with which the opinion fades; a bar.
@@ -75,20 +74,19 @@ def forecast_signal(forecast: ts[Forecast], config: ForecastConfig, horizon: tim
     """
     if csp.ticked(forecast):
         score = (2.0 * forecast.probability_up - 1.0) / config.edge_full
+        expected = forecast.mean if score > 0.0 else -forecast.mean
         return Signal(
             symbol=forecast.symbol,
             source="forecast",
             score=max(-1.0, min(1.0, score)),
-            confidence=config.confidence if abs(forecast.mean) > cost else 0.0,
+            confidence=config.confidence if expected > cost else 0.0,
             horizon_s=horizon.total_seconds(),
             asof=forecast.asof,
         )
 
 
 @csp.node
-def expected_volatility(
-    forecast: ts[Forecast], close: ts[float], realised: ts[float], length: timedelta, window: int
-) -> ts[float]:
+def expected_volatility(forecast: ts[Forecast], close: ts[float], realised: ts[float], window: int) -> ts[float]:
     """Annualised volatility for sizing: the forecast's, or the realised one while no forecast is fresh.
 
     The forecast is of one bar. A year has as many bars as the last `window` closes came at, in calendar time, so that
@@ -96,10 +94,9 @@ def expected_volatility(
 
     Args:
         forecast: of one symbol.
-        close: its last price.
-        realised: annualised, fraction a year; what holds until a forecast comes, and when none has come for more than
-            one and a half bars.
-        length: of a bar.
+        close: of each bar.
+        realised: annualised, fraction a year; what holds until a forecast comes, and from the second close on after the
+            one that the last forecast was made at. Nights and weekends make no forecast old.
         window: closes.
 
     Ticks:
@@ -107,7 +104,6 @@ def expected_volatility(
     """
     with csp.state():
         s_times = deque[datetime](maxlen=window + 1)
-        s_fresh = length * _STALE_BARS
 
     if csp.ticked(close):
         s_times.append(csp.now())
@@ -116,7 +112,7 @@ def expected_volatility(
         if elapsed > 0.0:
             bars_a_year = (len(s_times) - 1) * _SECONDS_A_YEAR / elapsed
             csp.output(forecast.volatility * math.sqrt(bars_a_year))
-    elif csp.ticked(realised) and (not csp.valid(forecast) or csp.now() - forecast.asof > s_fresh):
+    elif csp.ticked(realised) and (not csp.valid(forecast) or (len(s_times) > 1 and s_times[-2] > forecast.asof)):
         csp.output(realised)
 
 

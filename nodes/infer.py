@@ -10,10 +10,12 @@ Three fillings, one contract: a request goes in, an answer comes out later and s
 
 import asyncio
 import math
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import csp
@@ -29,7 +31,10 @@ from nodes.guard import error_text
 T = TypeVar("T", bound=Any)
 U = TypeVar("U", bound=Any)
 
-_WAITING_MAX = 4_096  # keys that may wait for a worker
+_Done = tuple[list[Any], list[NodeError]]  # of one batch
+
+_WAITING_MAX = 4_096  # keys that may wait for a worker, where there are no more edges than that
+_END_S = 4.0  # for a call to end when the run stops; less than a loop is given
 _DAY_MS = 86_400_000.0
 
 
@@ -41,7 +46,7 @@ class Request(csp.Struct):
 
 
 class Model(Protocol):
-    """Something that answers requests. It is called by one thread at a time, never while an earlier call runs."""
+    """Something that answers requests. `predict` is never called while an earlier call runs; `merge` may be, live."""
 
     name: str  # in errors and recordings: lower-case letters, digits, "_" and "-"
 
@@ -91,26 +96,28 @@ def infer(
         inputs: of the graph.
 
     Ticks:
-        `answer` with each answer, `error` with each request that failed. Live, an answer about
-        data older than `stale_after_s` is an error too; what history asked may take as long from `live` on.
+        `answer` with each answer, `error` with each request that failed, or that found no room where one edge asks
+        about many keys. Live, an answer about data older than `stale_after_s` is an error too; what history asked may
+        take as long from `live` on.
     """
     asked = together(list(requests))
     if live is None:
         done = _in_history(asked, model, answer, timedelta(milliseconds=config.latency_ms))
         return Inferred(csp.unroll(done.answers), csp.unroll(done.errors))
-    tap = Tap(model.name, lambda: _worker(model, answer, config), inputs)
+    room = max(_WAITING_MAX, len(requests))  # where each edge has one key, none is ever dropped
+    tap = Tap(model.name, lambda: _worker(model, answer, config, room), inputs)
     tap.send("request", asked)
     fresh = _fresh(tap.edge("answers", answer), live, model.name, timedelta(seconds=config.stale_after_s), answer)
     return Inferred(fresh.answer, together([tap.edge("errors", NodeError), fresh.error]))
 
 
-def _ask(model: Model, requests: Sequence[Any]) -> tuple[list[Any], list[NodeError]]:
+def _ask(model: Model, requests: Sequence[Any], failure: type[BaseException] = Exception) -> _Done:
     """Answers, or one error a request: a failure is data."""
     try:
         answers = list(model.predict(requests))
         if len(answers) != len(requests):
             raise ValueError(f"want {len(requests)} answers, was {len(answers)}")
-    except Exception as exc:
+    except failure as exc:
         text = error_text(exc)
         return [], [NodeError(node=model.name, symbol=request.key, error=text) for request in requests]
     return answers, []
@@ -162,48 +169,75 @@ def _fresh(given: ts["T"], live: ts[bool], name: str, most: timedelta, answer: "
             csp.output(error=NodeError(node=name, symbol=given.symbol, error=late))
 
 
-def _worker(model: Model, answer: type, config: InferConfig) -> LoopAdapter:
+def _worker(model: Model, answer: type, config: InferConfig, room: int) -> LoopAdapter:
     outputs = {"answers": answer, "errors": NodeError}
-    return LoopAdapter(model.name, Worker(model, config.settle_ms * 1e-3), outputs)
+    return LoopAdapter(model.name, Worker(model, config, room), outputs)
 
 
 class Worker:
-    """A model on a thread of its own, with at most one waiting request a key."""
+    """A model on a thread of its own, with at most one waiting request a key.
 
-    def __init__(self, model: Model, settle_s: float, waiting_max: int = _WAITING_MAX) -> None:
-        self._model, self._settle_s, self._waiting_max = model, settle_s, waiting_max
+    Args:
+        config: `settle_ms` and `stale_after_s` are read.
+        room: keys that may wait; of one more the oldest is dropped, which is an error.
+    """
+
+    def __init__(self, model: Model, config: InferConfig, room: int) -> None:
+        self._model, self._config, self._room = model, config, room
         self._waiting: dict[str, Any] = {}
         self._asked = asyncio.Event()
-        self._dropped: list[str] = []  # keys of requests that found no room
 
     async def run(self, push: Push) -> None:
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, thread_name_prefix=self._model.name) as thread:
+        self._push, loop = push, asyncio.get_running_loop()
+        batches: SimpleQueue[tuple[list[Any], Future[_Done]] | None] = SimpleQueue()
+        # A daemon: a model that hangs must not keep a process alive that was asked to stop.
+        name = f"{self._model.name}-model"
+        thread = threading.Thread(target=_answer, args=(self._model, batches), name=name, daemon=True)
+        thread.start()
+        try:
             while True:
                 await self._asked.wait()
-                await asyncio.sleep(self._settle_s)  # symbols of one instant come one by one, and go as one batch
+                # Symbols of one instant come one by one, and go as one batch.
+                await asyncio.sleep(self._config.settle_ms * 1e-3)
                 self._asked.clear()
-                batch, dropped = list(self._waiting.values()), self._dropped
-                self._waiting, self._dropped = {}, []
-                answers, errors = await loop.run_in_executor(thread, _ask, self._model, batch)
+                done: Future[_Done] = Future()
+                batch, self._waiting = list(self._waiting.values()), {}
+                batches.put((batch, done))
+                late = loop.call_later(self._config.stale_after_s, self._late, batch)
+                answers, errors = await asyncio.wrap_future(done)
+                late.cancel()
                 for given in answers:
                     push("answers", given)
-                for error in (*errors, *(self._no_room(key) for key in dropped)):
+                for error in errors:
                     push("errors", error)
+        finally:
+            batches.put(None)
+            thread.join(_END_S)
 
     def take(self, name: str, value: Any) -> None:
         waiting = self._waiting
         if value.key in waiting:
             waiting[value.key] = self._model.merge(waiting[value.key], value)
         else:
-            if len(waiting) >= self._waiting_max:
+            if len(waiting) >= self._room:
                 oldest = next(iter(waiting))
                 del waiting[oldest]
-                if len(self._dropped) < self._waiting_max:
-                    self._dropped.append(oldest)
+                self._error(oldest, f"BufferError: dropped, as {self._room} newer requests of others waited")
             waiting[value.key] = value
         self._asked.set()
 
-    def _no_room(self, key: str) -> NodeError:
-        error = f"BufferError: dropped, as {self._waiting_max} newer requests of others waited"
-        return NodeError(node=self._model.name, symbol=key, error=error)
+    def _late(self, batch: Sequence[Any]) -> None:
+        """Tell of a call whose answers will be refused: it may never end."""
+        for request in batch:
+            self._error(request.key, f"TimeoutError: no answer for {self._config.stale_after_s:g} s")
+
+    def _error(self, key: str, text: str) -> None:
+        self._push("errors", NodeError(node=self._model.name, symbol=key, error=text))
+
+
+def _answer(model: Model, batches: "SimpleQueue[tuple[list[Any], Future[_Done]] | None]") -> None:
+    """The thread of a model. Nothing that it raises ends it, a panic of foreign code neither."""
+    while (given := batches.get()) is not None:
+        batch, done = given
+        if done.set_running_or_notify_cancel():
+            done.set_result(_ask(model, batch, BaseException))

@@ -265,6 +265,18 @@ def test_copy_rows_refuses_text_that_is_not_utf8(tmp_path: Path) -> None:
         raw.copy_rows(path, 1, tmp_path / "y.csv")
 
 
+def test_copy_rows_refuses_a_damaged_column_that_nothing_else_reads(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"price": [1.0, 2.0], "note": ["a" * 500, "b" * 500]}), path, use_dictionary=False)
+    page = pq.ParquetFile(path).metadata.row_group(0).column(1).data_page_offset
+    held = bytearray(path.read_bytes())
+    held[page : page + 40] = b"\xff" * 40
+    path.write_bytes(held)
+    assert read(path, columns=["price"])["price"].to_pylist() == [1.0, 2.0]
+    with pytest.raises(DataError, match=r"x.parquet cannot be read as parquet: "):
+        raw.copy_rows(path, 1, tmp_path / "y.parquet")
+
+
 # --- row groups ---
 
 

@@ -6,17 +6,29 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import csp
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from csp import ts
 from price_checkpoint import make_checkpoint
 from tokenizer_bars import MONDAY_NS, walk
 
+from brokers.paper import Market, PaperConfig, paper_venue
+from feeds.events import Bar
+from feeds.instruments import Instrument
+from feeds.record import ReplayedInputs
 from graphs.cli import backtest_main
+from graphs.config import SignalsConfig, StrategyConfig, TradingConfig
+from graphs.edges import Feeds
+from graphs.trading import trading_system
 from models.checkpoint import MANIFEST
-from nodes.forecast import LEVELS
+from nodes.events import Signal
+from nodes.forecast import LEVELS, ForecastConfig
 from nodes.price_model import PriceModel
+from nodes.since import since_live
+from nodes.sizing import SizingConfig
 
 BARS = 400
 WARM = 32  # bars before the first token
@@ -267,3 +279,82 @@ def test_a_checkpoint_that_cannot_be_used_is_a_sentence(
     assert told.startswith("run_backtest.py: error: [forecast] checkpoints: ")
     assert message in told
     assert told.count("\n") == 1
+
+
+# --- a run that begins with history ---
+
+
+class Silent(ReplayedInputs):
+    """A replay in which no model said anything."""
+
+    def edge(self, name: str, kind: type, make: Any) -> Any:
+        return csp.null_ts(kind)
+
+
+def from_history(forecast: ForecastConfig, *, history: int = 30, length: timedelta = HOUR) -> dict[str, Any]:
+    """Streams of a run that goes live in the middle of a bar after `history` bars; an opinion is there before."""
+    series = walk(history + 3)
+    names = ("open", "high", "low", "close", "volume")
+    bars = [
+        Bar(
+            symbol="X",
+            event_time=MONDAY + (i + 1) * length,
+            open_time=MONDAY + i * length,
+            **{name: float(getattr(series, name)[i]) for name in names},
+        )
+        for i in range(len(series))
+    ]
+    trading = TradingConfig(
+        instruments=(Instrument(symbol="X", tick="0.01", lot="0.01"),),
+        strategies=(
+            StrategyConfig(
+                name="main",
+                signals=SignalsConfig(use=()),
+                sizing=SizingConfig(volatility_window=24, confidence_min=0.0),
+            ),
+        ),
+        forecast=forecast,
+    )
+
+    def opinion(bar: ts[Bar], symbol: str, feeds: Feeds) -> ts[Signal]:
+        when = MONDAY + (history - 1) * length
+        said = Signal(symbol=symbol, source="mine", score=1.0, confidence=1.0, horizon_s=1e9, asof=when)
+        return csp.curve(Signal, [(when, said)])
+
+    def graph() -> None:
+        bar = csp.curve(Bar, [(each.event_time, each) for each in bars])
+        live = csp.curve(bool, [(MONDAY + (history + 0.5) * length, True)])
+        feeds = Feeds(
+            bars={"X": bar},
+            bar_lengths={"X": length},
+            live=live,
+            marks={"X": since_live(bar.close, live)},
+            inputs=Silent(Path("nowhere")),
+        )
+
+        def venue(order: Any, cancel: Any) -> Any:
+            return paper_venue(order, cancel, Market(bars=feeds.bars), trading.instruments, PaperConfig())
+
+        streams = trading_system(feeds, venue, trading, run_id="r", plugins={"main": (opinion,)})
+        csp.add_graph_output("targets", streams.targets)
+        csp.add_graph_output("alerts", streams.alerts)
+
+    return csp.run(graph, starttime=MONDAY, endtime=bars[-1].event_time)
+
+
+@pytest.mark.parametrize("volatility_of", ["forecast", "realised"])
+def test_the_first_live_position_is_sized_by_the_volatility_of_history(checkpoint: Path, volatility_of: str) -> None:
+    forecast = ForecastConfig(enabled=volatility_of == "forecast", checkpoints=(str(checkpoint),))
+
+    (first, *_) = from_history(forecast)["targets"]
+
+    assert first[0] == MONDAY + 30.5 * HOUR + timedelta(microseconds=1)
+    assert first[1].quantity > 0.0
+
+
+def test_bars_of_another_length_are_told_when_the_run_is_live(checkpoint: Path) -> None:
+    half = HOUR / 2
+    ((told, alert),) = from_history(ForecastConfig(checkpoints=(str(checkpoint),)), length=half)["alerts"]
+
+    assert told == MONDAY + 30.5 * half  # what history says is shown to nobody
+    assert alert.message == "no forecast for X: bars of 30m, the checkpoint was trained on bars of 1h"

@@ -71,20 +71,30 @@ def told(
 
 @pytest.mark.parametrize(("up", "score"), [(0.5, 0.0), (0.55, 1.0), (0.525, 0.5), (0.9, 1.0), (0.2, -1.0)])
 def test_a_direction_is_scaled_and_bounded(up: float, score: float) -> None:
-    config = ForecastConfig(edge_full=0.1, confidence=0.2)
+    said, config = told(up=up, mean=math.copysign(0.002, up - 0.5)), ForecastConfig(edge_full=0.1, confidence=0.2)
 
-    ((when, signal),) = run(lambda: forecast_signal(forecasts((0.0, told(up=up, mean=0.002))), config, HOUR, 0.001))
+    ((when, signal),) = run(lambda: forecast_signal(forecasts((0.0, said)), config, HOUR, 0.001))
 
     assert when == T0
     assert (signal.symbol, signal.source, signal.horizon_s, signal.asof) == ("X", "forecast", 3_600.0, T0)
     assert signal.score == pytest.approx(score)
-    assert signal.confidence == 0.2
+    assert signal.confidence == (0.2 if score else 0.0)
 
 
-@pytest.mark.parametrize(("mean", "confidence"), [(0.0011, 0.2), (-0.0011, 0.2), (0.0009, 0.0), (-0.0009, 0.0)])
-def test_a_direction_that_does_not_pay_for_itself_is_no_opinion(mean: float, confidence: float) -> None:
+@pytest.mark.parametrize(
+    ("up", "mean", "confidence"),
+    [
+        (0.6, 0.0011, 0.2),
+        (0.4, -0.0011, 0.2),
+        (0.6, 0.0009, 0.0),
+        (0.4, -0.0009, 0.0),
+        (0.6, -0.0011, 0.0),  # it rises more often than not, and a buyer loses
+        (0.4, 0.0011, 0.0),
+    ],
+)
+def test_a_direction_that_does_not_pay_for_itself_is_no_opinion(up: float, mean: float, confidence: float) -> None:
     ((_, signal),) = run(
-        lambda: forecast_signal(forecasts((0.0, told(up=0.6, mean=mean))), ForecastConfig(), HOUR, 0.001)
+        lambda: forecast_signal(forecasts((0.0, told(up=up, mean=mean))), ForecastConfig(), HOUR, 0.001)
     )
     assert signal.confidence == confidence
 
@@ -98,13 +108,11 @@ def test_no_probability_makes_a_score_out_of_range(up: float, edge: float) -> No
 
 
 def test_volatility_is_the_forecasts_in_bars_a_year_and_realised_where_none_is_fresh() -> None:
-    second = timedelta(seconds=1)
-
     def graph() -> Any:
         close = ticks(100.0, 101.0, 102.0, 103.0, 104.0, 105.0)
         realised = csp.sample(close, csp.const(0.5))
-        forecast = forecasts((2.0, told(asof_s=2.0)))  # one at 2 s; fresh until 3.5 s
-        return expected_volatility(forecast, close, realised, second, 10)
+        forecast = forecasts((2.0, told(asof_s=2.0)))  # one at 2 s, of the bar that closes at 3 s
+        return expected_volatility(forecast, close, realised, 10)
 
     got = run(graph)
 
@@ -113,9 +121,27 @@ def test_volatility_is_the_forecasts_in_bars_a_year_and_realised_where_none_is_f
     assert values(got) == pytest.approx([0.5, 0.5, 0.01 * math.sqrt(YEAR_S), 0.5, 0.5])
 
 
+def test_a_weekend_makes_no_forecast_old() -> None:
+    # Daily closes, from Monday to Friday; the forecast of each next one comes a microsecond later.
+    days = [day for day in range(21) if day % 7 < 5]
+    out = [11, 14, 15]  # the model says nothing on these days
+
+    def graph() -> Any:
+        close = at(*((86_400.0 * day, 100.0 + day) for day in days))
+        realised = csp.sample(close, csp.const(0.5))
+        said = [day for day in days if day not in out]
+        edge = forecasts(*((86_400.0 * day + 1e-6, told(asof_s=86_400.0 * day)) for day in said))
+        return expected_volatility(edge, close, realised, 10)
+
+    got = run(graph, seconds=86_400.0 * 21)
+
+    realised = [(when - T0).days for when, value in got if value == 0.5]
+    assert realised == [0, 14, 15, 16]  # before the first one; and where the close before had none of its own
+
+
 def test_a_forecast_before_two_closes_says_nothing_of_a_year() -> None:
     nothing = csp.null_ts(float)
-    assert run(lambda: expected_volatility(forecasts((0.0, told())), ticks(100.0), nothing, HOUR, 10)) == []
+    assert run(lambda: expected_volatility(forecasts((0.0, told())), ticks(100.0), nothing, 10)) == []
 
 
 def at_risk(*points: tuple[float, Forecast], held: float, equity: float = 100.0, limit: float = 0.005) -> Any:

@@ -1,5 +1,6 @@
 """One seam to a model: the same answers from history, from a worker beside a live engine, and from a recording."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import T0, at, run
 
+import nodes.infer
 from feeds.clock import utc_now
 from feeds.record import Inputs, Recorder, RecordingInputs, ReplayedInputs
 from nodes.events import NodeError
@@ -214,14 +216,89 @@ def test_what_history_asked_is_old_only_when_the_run_has_been_live_for_long() ->
     assert in_a_run([ask("A", 1, asof=old)], Adder(), bool, Inputs()) == [("answer", "A", 1, 1)]
 
 
-def test_a_full_worker_gives_up_the_oldest_key_and_says_so() -> None:
-    worker = Worker(Adder(), 0.0, waiting_max=2)
-    for key in "ABC":
-        worker.take("request", ask(key, 1))
+def test_a_full_worker_gives_up_the_oldest_key_and_each_is_an_error() -> None:
+    model, pushed = Adder(), []
 
-    assert list(worker._waiting) == ["B", "C"]
-    assert worker._dropped == ["A"]
-    assert worker._no_room("A").error == "BufferError: dropped, as 2 newer requests of others waited"
+    async def drive() -> None:
+        worker = Worker(model, InferConfig(settle_ms=0.0), 2)
+        running = asyncio.ensure_future(worker.run(lambda output, value: pushed.append((output, value))))
+        await asyncio.sleep(0.0)  # a loop runs before it takes
+        for key in "ABCDEA":
+            worker.take("request", ask(key, 1))
+        while len(pushed) < 6:
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(drive(), 60.0))
+
+    dropped = [(output, each.symbol, each.error) for output, each in pushed[:4]]
+    text = "BufferError: dropped, as 2 newer requests of others waited"
+    assert dropped == [("errors", key, text) for key in "ABCD"]  # at once, and none is forgotten
+    assert [(output, each.symbol) for output, each in pushed[4:]] == [("answers", "E"), ("answers", "A")]
+
+
+def test_one_key_an_edge_is_never_dropped_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def worker(model: Any, config: InferConfig, room: int) -> Worker:
+        made.append(room)
+        return Worker(model, config, room)
+
+    monkeypatch.setattr(nodes.infer, "Worker", worker)
+
+    def graph(count: int) -> None:
+        edges = [csp.null_ts(Ask) for _ in range(count)]
+        infer(edges, Adder(), Sum, InferConfig(), live=csp.const(True), inputs=Inputs())
+
+    for count in (2, 4_100):
+        csp.build_graph(graph, count, starttime=T0, endtime=T0)
+    assert made == [4_096, 4_100]
+
+
+class Panic(BaseException):
+    """As foreign code raises: no subclass of Exception."""
+
+
+@pytest.mark.parametrize("failure", [Panic("all is lost"), SystemExit("all is lost")])
+def test_a_model_whose_code_panics_is_an_error_and_is_asked_again(failure: BaseException) -> None:
+    class Panics(Adder):
+        def predict(self, requests: Sequence[Any]) -> list[Sum]:
+            answers = super().predict(requests)
+            if len(self.calls) == 1:
+                raise failure
+            return answers
+
+    now = utc_now()
+    told: list[Any] = []
+
+    def graph() -> None:
+        edge = csp.curve(Ask, [(timedelta(0), ask("A", 1, asof=now)), (timedelta(seconds=1), ask("A", 2, asof=now))])
+        done = infer([edge], Panics(), Sum, InferConfig(settle_ms=0.0), live=csp.const(True), inputs=Inputs())
+        csp.stop_engine(_note(done.answer, done.error, told, lambda: len(told) == 2))
+
+    csp.run(graph, starttime=now, endtime=FAR, realtime=True)
+
+    assert told == [("error", "A", f"{type(failure).__name__}: all is lost"), ("answer", "A", 2, 1)]
+
+
+def test_a_model_that_hangs_is_told_and_does_not_keep_the_process() -> None:
+    told: list[Any] = []
+    model = Adder(open_gate=False)
+
+    def graph() -> None:
+        edge = csp.curve(Ask, [(timedelta(0), ask("A", 1, asof=utc_now()))])
+        config = InferConfig(settle_ms=0.0, stale_after_s=0.1)
+        done = infer([edge], model, Sum, config, live=csp.const(True), inputs=Inputs())
+        csp.stop_engine(_note(done.answer, done.error, told, lambda: bool(told)))
+
+    csp.run(graph, starttime=utc_now(), endtime=FAR, realtime=True)
+
+    hanging = [thread for thread in threading.enumerate() if thread.name == "adder-model"]
+    assert told == [("error", "A", "TimeoutError: no answer for 0.1 s")]
+    assert [thread.daemon for thread in hanging] == [True]  # an interpreter waits for no daemon
+    model.gate.set()
+    hanging[0].join(60.0)
 
 
 @csp.node
