@@ -1,12 +1,17 @@
 """Which code ran."""
 
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 
+@cache
 def code_version() -> str:
-    """The commit of the code, with `+` where the tree was changed; the package's version where there is no git."""
+    """The commit of the code, with `+` where the tree was changed; the package's version where there is no git.
+
+    As it was when the process first asked: a commit that lands later does not change the code that is loaded.
+    """
     root = Path(__file__).parent.parent
     try:
         run = subprocess.run(

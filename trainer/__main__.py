@@ -20,9 +20,12 @@ def main(argv: Sequence[str]) -> int:
     """
 
     def work() -> int:
-        from trainer.command import run  # here: it brings torch, and Ctrl-C is a line while that loads as well
+        from trainer.flags import parse  # here: Ctrl-C is a line while it loads as well
 
-        return run(argv)
+        command, arguments = parse(argv)
+        from trainer.command import run  # it brings torch, which no flag needs
+
+        return run(command, arguments)
 
     return run_command(_PROGRAM, work, (ConfigError, FeedError, CheckpointError, TrainingError), _interrupted(argv))
 

@@ -1,27 +1,28 @@
 """What `python -m trainer` does: from a config and its flags to a checkpoint, and lines for a person."""
 
-from collections.abc import Sequence
+import os
 from pathlib import Path
 
 from configs.load import ConfigError
+from configs.version import code_version
+from models.checkpoint import MANIFEST, WEIGHTS
 from trainer import fingpt, shipped
 from trainer.config import TrainConfig
 from trainer.data import load_bars
-from trainer.flags import Arguments, parse
+from trainer.flags import Arguments
 from trainer.splits import Part, Split, split
 from trainer.tokenizer import fitted
 from trainer.walk import walk_forward
 from trainer.world import World, world
 
 
-def run(argv: Sequence[str]) -> int:
+def run(command: str, arguments: Arguments) -> int:
     """Train what the command asks for; returns its exit code.
 
     Raises:
         ConfigError, FeedError, CheckpointError, TrainingError: what a user can get wrong, in a sentence.
-        SystemExit: on --help, with 0; on a wrong flag, with 2.
     """
-    command, arguments = parse(argv)
+    code_version()  # of the code that is loaded now: hours later the tree may hold another
     with world(arguments.config.loop) as here:
         return _tokenizer(arguments, here) if command == "tokenizer" else _fingpt(arguments, here)
 
@@ -30,9 +31,11 @@ def _tokenizer(arguments: Arguments, here: World) -> int:
     config = arguments.config
     if not here.first:
         return 0
+    out = Path(config.folder)
+    out = out.with_name(f"{out.name}-tokenizer")
+    _refuse_occupied(out)
     bars = load_bars(config.feeds)
     laid = split(bars, config.split)
-    out = Path(f"{config.folder}-tokenizer")
     made = fitted(config, bars, laid, out, keep=False, quiet=arguments.quiet)
     _say(arguments, [*_parts(laid), f"code perplexity {made.codec.perplexity:.1f} of {made.codec.codes}", str(out)])
     return 0
@@ -40,6 +43,8 @@ def _tokenizer(arguments: Arguments, here: World) -> int:
 
 def _fingpt(arguments: Arguments, here: World) -> int:
     config, out, quiet = arguments.config, Path(arguments.config.folder), arguments.quiet
+    if not config.folds:
+        _refuse_occupied(out)
     if arguments.tokens is not None:
         if config.folds:
             raise ConfigError("walk-forward wants times, and plain tokens have none: want folds = 0")
@@ -71,6 +76,19 @@ def _beside_shipped(arguments: Arguments, config: TrainConfig, out: Path) -> int
     comparison = shipped.compare(out, home)
     print(comparison.line)
     return 0 if comparison.same else 1
+
+
+def _refuse_occupied(out: Path) -> None:
+    """Refuse a place where no checkpoint could be written: now, not after hours of training.
+
+    Raises:
+        ConfigError: something else than a checkpoint is there.
+    """
+    if not os.path.lexists(out):
+        return
+    folder = out.is_dir() and not out.is_symlink()
+    if not folder or {path.name for path in out.iterdir()} - {MANIFEST, WEIGHTS}:
+        raise ConfigError(f"{out} is no checkpoint, and is not replaced by one: want another --out")
 
 
 def _parts(laid: Split) -> list[str]:

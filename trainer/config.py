@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from pathlib import PurePath
 
 from feeds.files import Source
-from models.fingpt import FinGPTConfig
+from models.fingpt_config import FinGPTConfig
 from tokenizer.codec import TokenizerConfig
 
 _PRECISIONS = ("fp32", "bf16", "fp16")
@@ -157,6 +158,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
             raise ValueError(f"name must be a word without '/', was {self.name!r}")
+        if PurePath(self.folder).name in ("", ".."):  # what else a run leaves is named after it
+            raise ValueError(f"out must end with a name of its own, was {self.out!r}")
         _positive(trials=self.trials)
         if self.folds < 0 or self.folds == 1:
             raise ValueError(f"folds must be 0 or at least 2, was {self.folds}")

@@ -17,6 +17,7 @@ from feeds.files import Reader, Source
 from feeds.times import length_label
 from tokenizer.bars import BarSeries, hours_of_week
 from tokenizer.codec import Codec
+from trainer.config import TrainConfig
 
 Ints = npt.NDArray[np.int64]
 
@@ -77,8 +78,6 @@ def load_data(paths: Sequence[Path], *, bar: str, time_zone: str, stamp: str) ->
     Raises:
         ConfigError, DataError: a file cannot be used.
     """
-    from trainer.config import TrainConfig  # here: it brings torch, which no bar needs
-
     sources: list[Source] = []
     for path in paths:
         if path.suffix == ".toml":

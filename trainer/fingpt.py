@@ -16,7 +16,8 @@ from configs.load import ConfigError, listed, plain
 from configs.version import code_version
 from feeds.errors import DataError
 from models.checkpoint import Training, write
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 from tokenizer.bars import BarSeries
 from tokenizer.codec import Codec
 from trainer.config import LoopConfig, TrainConfig

@@ -84,6 +84,10 @@ def parse(argv: Sequence[str]) -> tuple[str, Arguments]:
             raise ConfigError("--tokens brings tokens, and a tokenizer is fitted on bars")
         if arguments.resume or arguments.update:
             raise ConfigError("--resume and --update are of fingpt: a tokenizer is fitted whole, and none is shipped")
+        if arguments.config.fit.checkpoint:
+            raise ConfigError("fit.checkpoint names a tokenizer, and this command fits one: want it empty")
     if arguments.update and not arguments.config.shipped:
         raise ConfigError("--update replaces the shipped checkpoint, and the config names none")
+    if arguments.update and arguments.config.folds:
+        raise ConfigError("--update replaces the shipped checkpoint by one model, not by folds: want folds = 0")
     return command, arguments

@@ -92,7 +92,7 @@ def train(
 
     Raises:
         ConfigError: the state in `folder` is of another run.
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss or its gradient is no longer a number, or the state cannot be written.
     """
     run = _Run(job, loop, optim, world, folder)
     if resume:
@@ -206,9 +206,12 @@ class _Run:
         for optimizer in self._optimizers.all:
             self._scaler.unscale_(optimizer)
         norm = float(nn.utils.clip_grad_norm_(self._model.parameters(), self._optim.clip, foreach=False))
-        for optimizer in self._optimizers.all:
-            self._scaler.step(optimizer)  # without an update where fp16 overflowed
-        self._scaler.update()
+        if math.isfinite(norm):
+            for optimizer in self._optimizers.all:
+                self._scaler.step(optimizer)
+        elif not self._scaler.is_enabled():
+            raise TrainingError(f"the gradient at step {step} is {norm}: want a smaller optim.lr, or another precision")
+        self._scaler.update()  # fp16 overflowed: no part of the model moves, and the scale becomes smaller
         return mean, norm, rate
 
     def _judge(self) -> float:

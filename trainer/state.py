@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from configs.load import ConfigError
+from trainer.errors import TrainingError
 
 FORMAT = 1
 
@@ -36,6 +37,9 @@ def save(path: Path, counters: Mapping[str, Any], **kinds: Mapping[str, Tensor])
     Args:
         counters: JSON values; floats come back bit by bit.
         kinds: tensors by name, of each kind.
+
+    Raises:
+        TrainingError: it cannot be written: the disk is full, say.
     """
     tensors = {
         f"{kind}:{name}": tensor.detach().to("cpu", copy=True).contiguous()
@@ -44,7 +48,11 @@ def save(path: Path, counters: Mapping[str, Any], **kinds: Mapping[str, Tensor])
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    save_file(tensors, partial, metadata={"counters": json.dumps({"format": FORMAT, **counters}, allow_nan=False)})
+    metadata = {"counters": json.dumps({"format": FORMAT, **counters}, allow_nan=False)}
+    try:
+        save_file(tensors, partial, metadata=metadata)
+    except SafetensorError as exc:
+        raise TrainingError(f"the state to resume from cannot be written to {partial}: {exc}") from None
     with partial.open("rb+") as stream:
         os.fsync(stream.fileno())
     partial.replace(path)

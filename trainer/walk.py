@@ -34,27 +34,22 @@ def walk_forward(
     Raises:
         ConfigError, CheckpointError, DataError, TrainingError: as `trainer.fingpt`.
     """
-    laid = folds(bars, config.split, config.folds)
+    laid = {f"fold-{number}": split for number, split in enumerate(folds(bars, config.split, config.folds), 1)}
     settings = hashlib.sha256((json.dumps(plain(config), default=str) + digest(bars)).encode()).hexdigest()
-    done = _done(out, settings) if resume else {}
-    rows: list[dict[str, Any]] = []
-    lines = []
-    for number, split in enumerate(laid, 1):
-        name = f"fold-{number}"
+    rows = _done(out, settings) if resume else {}
+    world.wait()  # nobody may write before everybody has read: all must train the same folds
+    for name, split in laid.items():
+        if name in rows:
+            continue
         named = replace(config, name=f"{config.name} {name}")
         folder = out / name
-        if name in done:
-            rows.append(done[name])
-        else:
-            language = language_of_bars(named, bars, split, folder, world, resume=resume, quiet=quiet)
-            result = train_model(named, language, folder, world, resume=resume, quiet=quiet)
-            if result is None:
-                continue
-            rows.append({"settings": settings, **_row(name, split, result)})
-        lines.append(f"{name}: {rows[-1]['line']}")
-        if world.first:
-            _write(out / FOLDS, rows)
-    return [*lines, *_summary(rows)]
+        language = language_of_bars(named, bars, split, folder, world, resume=resume, quiet=quiet)
+        result = train_model(named, language, folder, world, resume=resume, quiet=quiet)
+        if result is not None:
+            rows[name] = {"settings": settings, **_row(name, split, result)}
+            _write(out / FOLDS, [rows[one] for one in laid if one in rows])
+    found = [rows[name] for name in laid if name in rows]
+    return [*(f"{row['fold']}: {row['line']}" for row in found), *_summary(found)]
 
 
 def _row(name: str, split: Split, result: Result) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The command, whole: from a file of bars or tokens to a checkpoint, with an exit code that tells."""
 
+import subprocess
+import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from training_files import START, as_before, bar_file, config_file, losses, series  # noqa: F401 - a fixture
 
+from configs.version import code_version
 from evaluation.model_figures import token_part
 from evaluation.subject import choose_window, foretell, load_data, load_subject, training_tokens
 from models.checkpoint import read_manifest
@@ -17,6 +20,7 @@ from trainer.__main__ import main
 from trainer.data import digest
 from trainer.logs import read_log
 
+ROOT = Path(__file__).parents[2]
 WINDOW_END = datetime(2024, 2, 5)
 
 
@@ -182,6 +186,8 @@ def test_plain_tokens_are_in_sample_everywhere(tmp_path: Path, data: Path, capsy
         (["--fit.checkpoint", "nowhere"], "nowhere"),
         (["--loop.device", "cuda"], "no such device"),
         (["--feeds.0.path", "none.parquet"], "none.parquet does not exist"),
+        (["--out", "."], "out must end with a name"),
+        (["--update", "--shipped", "x", "--folds", "2"], "not by folds"),
     ],
 )
 def test_what_cannot_work_is_said_in_a_sentence(
@@ -203,6 +209,40 @@ def test_flags_that_would_do_nothing_for_a_tokenizer_are_refused(
     assert "--resume and --update are of fingpt" in capsys.readouterr().err
 
 
+def test_a_tokenizer_that_is_there_is_not_fitted(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tokenizer", str(config_file(tmp_path, data)), "--fit.checkpoint", "checkpoints/demo"]) == 2
+    assert "this command fits one" in capsys.readouterr().err
+
+
+def test_a_folder_with_a_slash_at_its_end_is_the_same_folder(data: Path, tmp_path: Path) -> None:
+    flags = ["--quiet", "--fit.steps", "20", "--tokenizer.codes", "4", "--out", f"{tmp_path / 'made'}/"]
+    assert main(["tokenizer", str(config_file(tmp_path, data)), *flags]) == 0
+    assert read_manifest(tmp_path / "made-tokenizer").kind == "tokenizer"
+
+
+@pytest.mark.parametrize(("command", "out"), [("fingpt", "made"), ("tokenizer", "made-tokenizer")])
+@pytest.mark.parametrize("occupied", ["a folder", "a file"])
+def test_a_place_that_no_checkpoint_can_take_is_refused_before_the_work(
+    data: Path, tmp_path: Path, command: str, out: str, occupied: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if occupied == "a folder":
+        (tmp_path / out).mkdir()
+    (tmp_path / out / "mine.txt" if occupied == "a folder" else tmp_path / out).write_text("mine")
+    config = config_file(tmp_path, data)
+    there = sorted(tmp_path.iterdir())
+    assert main([command, str(config), "--quiet"]) == 2
+    assert f"{out} is no checkpoint, and is not replaced" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == there
+
+
+def test_the_code_is_named_when_the_run_begins(data: Path, tmp_path: Path) -> None:
+    code_version.cache_clear()
+    assert main(["fingpt", str(config_file(tmp_path, data)), "--feeds.0.path", "none.parquet"]) == 2
+    assert code_version.cache_info().currsize == 1
+
+
 def test_a_collapsed_codebook_is_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flat = series("AAA", 1_200)
     columns = {name: np.full(len(flat), 100.0) for name in ("open", "high", "low", "close")}
@@ -222,3 +262,16 @@ def test_help_needs_no_config_and_no_command_is_wrong(capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert "--loop.steps" in shown
     assert "torchrun" in shown
+
+
+@pytest.mark.parametrize(
+    "flags", [["--help"], ["fingpt", "--help"], ["fingpt", "configs/train/demo.toml", "--nonsense"]]
+)
+def test_flags_do_not_wait_for_torch(flags: list[str]) -> None:
+    script = (
+        "import sys\nfrom trainer.__main__ import main\n"
+        f"try:\n    main({flags!r})\nfinally:\n    assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "AssertionError" not in done.stderr
+    assert done.returncode in (0, 2)

@@ -63,6 +63,8 @@ def test_the_19m_config_has_exactly_19_005_440_parameters_before_conditioning() 
         (LoopConfig, {"patience": -1}, "patience"),
         (TokenizerFit, {"steps": 0}, "steps"),
         (TrainConfig, {"name": "a/b"}, "name"),
+        (TrainConfig, {"out": "."}, "out must end with a name"),
+        (TrainConfig, {"out": "runs/.."}, "out must end with a name"),
         (TrainConfig, {"folds": 1}, "folds"),
         (TrainConfig, {"trials": 0}, "trials"),
         (TrainConfig, {"split": SplitConfig(embargo_bars=255)}, "at least the context"),

@@ -185,6 +185,62 @@ def test_an_overflow_in_fp16_leaves_weights_alone_and_halves_the_scale(tmp_path:
     assert all(torch.isfinite(tensor).all() for tensor in found.tensors("model").values())
 
 
+class _Overflow(torch.autograd.Function):
+    """A weight as it is, whose gradient is no number."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.full_like(gradient, float("nan"))
+
+
+class _TwoParts(nn.Module):
+    """A matrix that Muon moves, and a head that AdamW does; the gradient of one of them may be no number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList([nn.Linear(4, 4, bias=False)])
+        self.head = nn.Linear(4, 1, bias=False)
+
+    def forward(self, x: Tensor, broken: str = "") -> Tensor:
+        inner, outer = (
+            _Overflow.apply(weight) if name == broken else weight
+            for name, weight in (("blocks", self.blocks[0].weight), ("head", self.head.weight))
+        )
+        return x @ inner.T @ outer.T
+
+
+def _broken_at_3(loop: LoopConfig, part: str) -> Job:
+    model = _TwoParts()
+
+    def loss(trained: nn.Module, step: int, _: int) -> Tensor:
+        x, y = data(step)
+        return (trained(x, part if step == 3 else "") - y).square().mean()
+
+    return job(loop, model, loss=loss)
+
+
+@pytest.mark.parametrize("part", ["blocks", "head"])
+def test_an_overflow_in_one_optimisers_part_moves_no_part(tmp_path: Path, part: str) -> None:
+    loop = config(steps=6, precision="fp16", eval_every_steps=1)
+    optim = OptimConfig(warmup_steps=1, optimizer="muon")
+    _, rows, weights = run(tmp_path, loop, _broken_at_3(loop, part), optim=optim)
+    judged = [row["validation_loss"] for row in rows if "validation_loss" in row]
+    assert judged[2] == judged[1]
+    assert judged[5] < judged[1]
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+
+def test_a_gradient_that_is_no_number_stops_with_its_step(tmp_path: Path) -> None:
+    loop = config(steps=6)
+    with pytest.raises(TrainingError, match="gradient at step 3 is nan"):
+        run(tmp_path, loop, _broken_at_3(loop, "head"))
+
+
 def test_a_loss_that_is_no_number_stops_with_its_step(tmp_path: Path) -> None:
     loop = config()
     whole = job(loop)

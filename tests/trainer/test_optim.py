@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 from trainer.config import OptimConfig
 from trainer.optim import Optimizers, schedule
 

@@ -12,7 +12,8 @@ from training_files import as_before, bar_file, config_file, losses, series  # n
 
 from configs.load import ConfigError
 from models.checkpoint import read_manifest
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 from trainer.__main__ import main
 from trainer.config import LoopConfig
 from trainer.data import TokenSeries

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from configs.load import ConfigError
 from trainer import state
+from trainer.errors import TrainingError
 
 
 def test_what_was_saved_comes_back_bit_by_bit(tmp_path: Path) -> None:
@@ -61,6 +62,17 @@ def test_a_number_that_json_has_not_is_refused_before_anything_is_replaced(tmp_p
     found = state.read(path)
     assert found is not None
     assert torch.equal(found.tensors("model")["w"], torch.ones(2))
+
+
+def test_a_state_that_cannot_be_written_is_said_and_leaves_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    state.save(path, {"step": 1}, model={"w": torch.ones(2)})
+    path.with_name(f"{path.name}.partial").mkdir()
+    with pytest.raises(TrainingError, match=r"cannot be written to .*partial"):
+        state.save(path, {"step": 2}, model={"w": torch.zeros(2)})
+    found = state.read(path)
+    assert found is not None
+    assert found.counters["step"] == 1
 
 
 @pytest.mark.parametrize("metadata", [None, {"counters": "[]"}, {"counters": "{"}, {"counters": '{"format": 2}'}])
