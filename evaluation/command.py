@@ -1,10 +1,11 @@
 """What `python -m evaluation.tokens` and `python -m evaluation.forecasts` share: flags, loading, writing."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -14,7 +15,10 @@ from evaluation.figures import absent
 from evaluation.model_document import Checkpoint, Judgement, ModelReport
 from evaluation.model_figures import ReturnPart, return_part, sweep_part, token_part
 from evaluation.run import Ints, moment
-from evaluation.tracks import Track
+from evaluation.tracks import Track, Window
+
+if TYPE_CHECKING:
+    from tokenizer.bars import BarSeries
 
 __all__ = ["leave_on_interrupt", "main"]
 
@@ -42,6 +46,14 @@ class Request:
     recompute: bool
     quiet: bool
 
+    def __post_init__(self) -> None:
+        if len({folder.resolve() for folder in self.checkpoints}) < len(self.checkpoints):
+            raise ValueError(f"want different checkpoints in a sweep, was {', '.join(map(str, self.checkpoints))}")
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        return self.checkpoint, *self.sweep
+
 
 def main(argv: Sequence[str], *, program: str, about: str, returns: bool) -> int:
     """Judge a checkpoint; 0 done, 2 it cannot be judged on these data, 130 interrupted."""
@@ -58,9 +70,13 @@ def main(argv: Sequence[str], *, program: str, about: str, returns: bool) -> int
 
 
 def _run(request: Request, progress: Console, *, returns: bool) -> None:
+    # What cannot work is better refused now than after the work.
+    if request.out is not None:
+        model_report.check_folder(request.out)
     if request.page is not None:
-        model_report.parts_of_page(request.page, request.section)  # better refused now than after the work
-    one = subject.load_subject(request.checkpoint)
+        model_report.parts_of_page(request.page, request.section)
+        model_report.check_folder(request.page.parent)
+    one, *others = (subject.load_subject(folder) for folder in request.checkpoints)
     bars = subject.load_data(request.data, bar=request.bar, time_zone=request.time_zone, stamp=request.stamp)
     if unknown := [symbol for symbol in request.symbols if symbol not in bars]:
         raise subject.SubjectError(f"want symbols among {', '.join(sorted(bars))}, was {', '.join(unknown)}")
@@ -68,21 +84,19 @@ def _run(request: Request, progress: Console, *, returns: bool) -> None:
     if request.symbols:
         bars = {symbol: bars[symbol] for symbol in request.symbols}
     window = subject.choose_window(one, bars, request.start, request.end, allow_in_sample=request.allow_in_sample)
+    for other in others:
+        _check_sweep(other, bars, window)
     progress.print(f"foretelling {len(bars)} symbols with {request.checkpoint}")
     tracks = subject.foretell(one, bars, window, recompute=request.recompute)
     if not tracks:
         raise subject.SubjectError(f"no bar was foretold between {window.start} and {window.end}")
     overfitting = absent("needs a sweep of at least two configs")
-    if returns and request.sweep:
-        runs, tables = {str(request.checkpoint): tracks}, {str(request.checkpoint): one.codec.returns_table}
-        for folder in request.sweep:
-            progress.print(f"foretelling with {folder}")
-            other = subject.load_subject(folder)
-            # Out of sample for every one of them: `choose_window` refuses what is not.
-            choice = subject.choose_window(
-                other, bars, window.start, window.end, allow_in_sample=request.allow_in_sample
-            )
-            runs[str(folder)], tables[str(folder)] = subject.foretell(other, bars, choice), other.codec.returns_table
+    if others:
+        runs, tables = {str(one.folder): tracks}, {str(one.folder): one.codec.returns_table}
+        for other in others:
+            progress.print(f"foretelling with {other.folder}")
+            runs[str(other.folder)] = subject.foretell(other, bars, window)
+            tables[str(other.folder)] = other.codec.returns_table
         overfitting = sweep_part(runs, tables)
     report = ModelReport(
         title=request.title or f"{request.checkpoint.name}: {'forecasts' if returns else 'tokens'}",
@@ -94,28 +108,37 @@ def _run(request: Request, progress: Console, *, returns: bool) -> None:
         tokens=token_part(tracks, counted, one.codec.codes),
         returns=_returns(one, tracks, counted, progress) if returns else None,
         overfitting=overfitting,
-        sweep=tuple(str(folder) for folder in (request.checkpoint, *request.sweep)) if request.sweep else (),
+        sweep=tuple(map(str, request.checkpoints)) if others else (),
     )
     _deliver(request, one, report)
 
 
+def _check_sweep(other: subject.Subject, bars: Mapping[str, "BarSeries"], window: Window) -> None:
+    """Refuse a checkpoint that cannot be judged in the window, or has seen bars of it that the first one has not."""
+    choice = subject.choose_window(other, bars, window.start, window.end, allow_in_sample=True)
+    if choice.in_sample and not window.in_sample:
+        raise subject.SubjectError(
+            f"{other.folder} has seen bars that are judged: want --start after {other.manifest.training.guard_end}"
+        )
+
+
 def _returns(one: subject.Subject, tracks: Sequence[Track], counted: Sequence[Ints], progress: Console) -> ReturnPart:
-    table = one.codec.returns_table
-    return return_part(tracks, table, counted, lambda symbol: progress.print(f"judging {symbol}"))
+    return return_part(tracks, one.codec.returns_table, counted, progress.print)
 
 
 def _deliver(request: Request, one: subject.Subject, report: ModelReport) -> None:
-    """Print, write, and put into the documentation. Measured times are printed only: files keep their bytes."""
+    """Write, put into the documentation, and print. Measured times are printed only: files keep their bytes."""
+    # Files come first: whoever reads what is printed may stop reading.
+    written = () if request.out is None else model_report.write(request.out, report)
+    if request.page is not None:
+        model_report.update_page(request.page, request.section, model_report.markdown(report))
     if not request.quiet:
         console = Console()
         model_report.show(console, report)
         middle, late = subject.decode_ms(one)
         console.print(f"One decoding step, one thread, here and now: {middle:.2f} ms, 95 % within {late:.2f} ms.")
-    if request.out is not None:
-        for path in model_report.write(request.out, report):
-            print(path)
-    if request.page is not None:
-        model_report.update_page(request.page, request.section, model_report.markdown(report))
+    for path in written:
+        print(path)
 
 
 def _checkpoint(one: subject.Subject) -> Checkpoint:

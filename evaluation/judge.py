@@ -93,7 +93,6 @@ class Judged:
     pinball: Floats
     pit_low: Floats  # P(return < what came)
     pit_high: Floats  # P(return <= what came)
-    width_50: Floats
     width_90: Floats
     mean: Floats  # expected return
     up: Floats  # probability of a return above zero
@@ -122,17 +121,12 @@ def judge(forecast: Forecast, came: Floats, *, bins: Bins, plain_bins: Bins, pla
         columns["bits"][rows] = _bits(bins, bins.probability(piece, y, np.ones(len(y))))
         columns["bits_plain"][rows] = _bits(plain_bins, plain_bins.probability(piece, y / unit, unit))
         columns["crps"][rows] = piece.crps(y)
-        quantiles = piece.quantiles(np.concatenate([LEVELS, [0.25, 0.75]])[_ORDER])[:, _BACK]  # (b, 21)
-        columns["pinball"][rows] = pinball(quantiles[:, :-2], y, LEVELS).mean(axis=1)
-        columns["width_50"][rows] = quantiles[:, -1] - quantiles[:, -2]
-        columns["width_90"][rows] = quantiles[:, len(LEVELS) - 1] - quantiles[:, 0]
+        quantiles = piece.quantiles(LEVELS)  # (b, 19)
+        columns["pinball"][rows] = pinball(quantiles, y, LEVELS).mean(axis=1)
+        columns["width_90"][rows] = quantiles[:, -1] - quantiles[:, 0]
         low, high = piece.cdf(y[:, None])
         columns["pit_low"][rows], columns["pit_high"][rows] = low[:, 0], high[:, 0]
     return Judged(**columns, mean=mean, up=up, down=down)
-
-
-_ORDER = np.argsort(np.concatenate([LEVELS, [0.25, 0.75]]), kind="stable")
-_BACK = np.argsort(_ORDER, kind="stable")
 
 
 def _bits(bins: Bins, probability: Floats) -> Floats:

@@ -188,19 +188,19 @@ def return_part(
     tracks: Sequence[Track],
     table: npt.NDArray[np.floating],
     counted: Sequence[Ints],
-    on_symbol: Callable[[str], None] = lambda symbol: None,
+    told: Callable[[str], None] = lambda words: None,
 ) -> ReturnPart:
     """Judge the returns.
 
     Args:
         table: (V, Q) sorted standardised training returns of each code.
         counted: training tokens that the bigram counts, as in `token_part`.
-        on_symbol: called before each symbol, for progress.
+        told: hears what is done for which symbol, for progress.
 
     Raises:
         ValueError: no symbol has enough training bars to fit the baselines on.
     """
-    bars = judge_bars(tracks, table, counted, on_symbol)
+    bars = judge_bars(tracks, table, counted, told)
     model = bars.judged[MODEL]
     others = [name for name in bars.judged if name != MODEL]
     strongest = min(others, key=lambda name: float(bars.judged[name].bits.mean()))
@@ -227,7 +227,7 @@ def judge_bars(
     tracks: Sequence[Track],
     table: npt.NDArray[np.floating],
     counted: Sequence[Ints],
-    on_symbol: Callable[[str], None] = lambda symbol: None,
+    told: Callable[[str], None] = lambda words: None,
 ) -> Bars:
     """Judge every forecast of every judged bar. Bins are fixed on the training returns of all symbols together.
 
@@ -236,7 +236,7 @@ def judge_bars(
     """
     kept, fits, left_out = [], {}, []
     for track in tracks:
-        on_symbol(track.symbol)
+        told(f"fitting the baselines of {track.symbol}")
         try:
             fits[track.symbol] = baselines(track.returns, track.times, track.training)
         except ValueError as exc:
@@ -256,7 +256,7 @@ def judge_bars(
     variance: dict[str, list[Floats]] = {name: [] for name in FORECASTS}
     places, first = [], 0
     for track, unit in zip(kept, units, strict=True):
-        on_symbol(track.symbol)
+        told(f"judging {track.symbol}")
         rows = track.judged
         scale = track.scale[rows]  # (m,)
         came = track.returns[rows] / scale
@@ -292,8 +292,8 @@ def judge_bars(
 def sweep_part(runs: Mapping[str, Sequence[Track]], tables: Mapping[str, npt.NDArray[np.floating]]) -> Figure:
     """The probability of backtest overfitting over the checkpoints of a sweep, by their daily CRPS.
 
-    Only bars that all of them judged count, and CRPS is taken in units of the symbol's standard deviation, which all
-    of them share.
+    Only bars that all of them judged count, and CRPS is taken in units of the symbol's standard deviation over all of
+    its bars: whatever was trained on which of them, a unit is the same for every checkpoint.
     """
     if len(runs) < 2:
         return absent("needs a sweep of at least two configs")
@@ -312,10 +312,10 @@ def sweep_part(runs: Mapping[str, Sequence[Track]], tables: Mapping[str, npt.NDA
 
 
 def _bar_crps(track: Track, codes: Codes) -> list[tuple[tuple[str, int], float]]:
-    """(symbol, close) and CRPS of each judged bar, in units of the standard deviation of training returns."""
+    """(symbol, close) and CRPS of each judged bar, in units of the standard deviation of all returns."""
     rows = track.judged
     came = track.returns[rows] / track.scale[rows]
-    unit = track.scale[rows] / float(track.returns[track.training].std())
+    unit = track.scale[rows] / (float(track.returns.std()) or 1.0)  # 1: a price that never moves weighs nothing
     parts = [piece.crps(came[part]) for part, piece in Mixture(track.probabilities, codes).pieces(ROWS)]
     crps = np.concatenate(parts) * unit
     return [((track.symbol, when), loss) for when, loss in zip(track.times[rows].tolist(), crps.tolist(), strict=True)]

@@ -59,7 +59,12 @@ def heading(report: ModelReport) -> str:
     bars = sum(one.bars for one in report.judged)
     symbols = "1 symbol" if len(report.judged) == 1 else f"{len(report.judged)} symbols"
     first, last = min(one.first for one in report.judged), max(one.last for one in report.judged)
-    sample = "in the training window" if report.window.in_sample else "after the training window and its embargo"
+    if report.window.in_sample:
+        sample = "in the training window"
+    elif report.window.end < report.checkpoint.training_start:
+        sample = "before the training window"
+    else:
+        sample = "after the training window and its embargo"
     return f"{bars:,} bars of {symbols}, {date(first)} to {date(last)}, {sample}."
 
 

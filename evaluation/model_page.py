@@ -1,12 +1,8 @@
 """One page that holds a model's whole report and needs nothing else: no network, no server, no other file."""
 
-import json
 from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any
 
-from evaluation import charts
 from evaluation.bootstrap import REPLICATIONS, SEED, edge
 from evaluation.display import MISSING, date
 from evaluation.figures import Figure
@@ -14,15 +10,12 @@ from evaluation.model_charts import saved_figure, transform_figure
 from evaluation.model_document import ModelReport
 from evaluation.model_figures import FORECASTS, MODEL, ReturnPart
 from evaluation.model_grids import difference, heading, percent, return_grids, size_grid, tokens_grid, verdicts
-from evaluation.page import grid_card
+from evaluation.page import grid_card, page
 from evaluation.volatility import BASELINES
 
 
 def render(report: ModelReport) -> str:
     """The page. Text from files is escaped; the same report gives the same bytes."""
-    from plotly.offline import get_plotlyjs
-
-    assets = files("evaluation") / "assets"
     part = report.returns
     figures: dict[str, Any] = {}
     sections = []
@@ -31,19 +24,16 @@ def render(report: ModelReport) -> str:
         grids = [grid_card(grid) for grid in return_grids(report) if grid.rows]
         sections = [_tiles(part), *grids[:2], *_charts(part), *grids[2:]]
     sections += [grid_card(tokens_grid(report.tokens)), grid_card(size_grid(report))]
-    payload = {"dark": dict(charts.COLOURS.values()), "figures": figures}
-    return Template((assets / "model.html").read_text(encoding="utf-8")).substitute(
-        title=escape(report.title),
-        css=(assets / "report.css").read_text(encoding="utf-8"),
+    return page(
+        title=report.title,
+        symbols=[one.symbol for one in report.judged],
         banner=_banner(report),
-        symbols=escape(", ".join(one.symbol for one in report.judged)),
         verdict="\n".join(f'<p class="verdict">{escape(said)}</p>' for said in (heading(report), *verdicts(report))),
         sections="\n\n".join(sections),
+        method="Checkpoint, data and method",
         facts=_facts(report),
-        # A "<" inside a JSON string may be written as an escape: nothing in the data can then end the script.
-        payload=json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-        plotly=get_plotlyjs() if figures else "",
-        js=(assets / "model.js").read_text(encoding="utf-8") if figures else "",
+        drawn={"figures": figures},
+        script="model.js",
     )
 
 

@@ -26,6 +26,19 @@ def write(out: Path, report: ModelReport) -> tuple[Path, Path]:
     return _put(out / "model.json", text), _put(out / "model.html", render(report))
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that files cannot be written into, without touching it; one that is not there can be made.
+
+    Raises:
+        ValueError: it is something else, or may not be written to.
+    """
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"want a folder to write into, {there} is none")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"the folder {there} cannot be written to")
+
+
 def show(console: Console, report: ModelReport) -> None:
     """Print the tables and the verdicts."""
     console.print(Text(report.title, style="bold"))
@@ -77,6 +90,8 @@ def parts_of_page(page: Path, name: str) -> tuple[str, str]:
         content = page.read_text(encoding="utf-8")
     except OSError as exc:
         raise ValueError(f"{page} cannot be read: {exc.strerror}") from None
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"{page} cannot be read: want UTF-8, was {exc}") from None
     if content.count(begin) != 1 or content.count(end) != 1 or content.index(begin) > content.index(end):
         raise ValueError(f"want {begin} and {end} once each in {page}, in this order")
     return content[: content.index(begin) + len(begin)], content[content.index(end) :]

@@ -1,6 +1,7 @@
 """One page that holds a whole report and needs nothing else: no network, no server, no other file."""
 
 import json
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -30,9 +31,6 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: Hold) -> str:
     """The page. Text from the run is escaped; the same run gives the same bytes."""
-    from plotly.offline import get_plotlyjs
-
-    assets = files("evaluation") / "assets"
     price_sections, price_figures = _prices(record, report, fills)
     figures = {
         "equity": charts.equity_figure(record, marks, hold),
@@ -40,16 +38,10 @@ def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: 
         "exposure": charts.exposure_figure(marks),
     }
     window = [float(marks.times[0]) / 1e6, float(marks.times[-1]) / 1e6]
-    payload = {"dark": dict(charts.COLOURS.values()), "window": window, "figures": figures}
     risk, activity = risk_rows(report), activity_rows(report)
     rows = {row.key: row for row in risk + activity}
-    return Template((assets / "report.html").read_text(encoding="utf-8")).substitute(
-        title=escape(report.title),
-        css=(assets / "report.css").read_text(encoding="utf-8"),
-        banner=_banner(report),
-        symbols=escape(", ".join(report.symbols)),
-        verdict=escape(verdict(report)),
-        trained="".join(f'<p class="note trained">{escape(line)}</p>' for line in training_lines(report)),
+    trained = "".join(f'<p class="note trained">{escape(line)}</p>' for line in training_lines(report))
+    sections = _template("report.html").substitute(
         tiles="\n".join(_tile(rows[key]) for key in TILES),
         equity_note=_equity_note(report),
         equity_class="tall three" if charts.equity_lines(marks, hold).alone else "tall",
@@ -60,12 +52,50 @@ def render(record: RunRecord, report: Report, marks: Marks, fills: Fills, hold: 
         model="\n".join(grid_card(grid) for grid in (foresight_grid(report), aim_grid(report)) if grid is not None),
         grids="\n".join(grid_card(grid) for grid in summary_grids(report)),
         trips=grid_card(trip_grid(report)) if report.trips else "",
+    )
+    return page(
+        title=report.title,
+        symbols=report.symbols,
+        banner=_banner(report),
+        verdict=f'<p class="verdict">{escape(verdict(report))}</p>\n{trained}',
+        sections=sections,
+        method="Data, costs and method",
         facts=_facts(report),
+        drawn={"window": window, "figures": figures},
+        script="report.js",
+    )
+
+
+def page(*, title: str, symbols: Sequence[str], drawn: dict[str, Any], script: str, **parts: str) -> str:
+    """What every report's page has around its own sections.
+
+    Args:
+        title, symbols: plain text.
+        drawn: "figures" by the id of their place, and what else the script reads; no figures: no script.
+        script: name of the asset that draws them.
+        parts: HTML of banner, verdict, sections and facts, and the heading of the facts, `method`.
+    """
+    from plotly.offline import get_plotlyjs
+
+    payload = {"dark": dict(charts.COLOURS.values()), **drawn}
+    return _template("page.html").substitute(
+        parts,
+        title=escape(title),
+        css=_asset("report.css"),
+        symbols=escape(", ".join(symbols)),
         # A "<" inside a JSON string may be written as an escape: nothing in the data can then end the script.
         payload=json.dumps(payload, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
-        plotly=get_plotlyjs(),
-        js=(assets / "report.js").read_text(encoding="utf-8"),
+        plotly=get_plotlyjs() if drawn["figures"] else "",
+        js=_asset(script) if drawn["figures"] else "",
     )
+
+
+def _asset(name: str) -> str:
+    return (files("evaluation") / "assets" / name).read_text(encoding="utf-8")
+
+
+def _template(name: str) -> Template:
+    return Template(_asset(name))
 
 
 def _banner(report: Report) -> str:

@@ -1,6 +1,9 @@
 """The commands, from a checkpoint and a file to a report; and what they refuse."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from evaluation.command import main
 
 BARS = [series("S0", 1_500, 1), series("S1", 1_500, 2)]
 TRAINING = 1_000
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,55 @@ def test_a_sweep_of_checkpoints_gets_its_probability_of_overfitting(folder: Path
     found = json.loads((tmp_path / "model.json").read_text())["overfitting"]
     assert 0.0 <= found["value"] <= 1.0
     assert found["sweep"] == [str(folder / "small"), str(folder / "other")]
+
+
+def test_files_are_written_though_nobody_reads_what_is_printed(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "evaluation.tokens", str(folder / "small"), "--data", str(folder / "bars.parquet")]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        subprocess.run([*command, "--out", str(tmp_path)], cwd=ROOT, stdout=write, timeout=120, check=False)
+    finally:
+        os.close(write)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.json", "model.html"}
+
+
+def test_each_symbol_is_told_of_once_for_each_kind_of_work(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert judge(folder) == 0
+
+    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("foretelling", "/"))]
+    assert told == [f"{what} {symbol}" for what in ("fitting the baselines of", "judging") for symbol in ("S0", "S1")]
+
+
+def test_a_checkpoint_of_a_sweep_that_has_seen_what_is_judged_is_refused_also_with_leave(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint(folder / "later", BARS, training=TRAINING + 100)
+
+    assert judge(folder, "--sweep", str(folder / "later"), "--allow-in-sample") == 2
+
+    assert "later has seen bars that are judged: want --start after" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--out", "{folder}/bars.parquet"), "bars.parquet is none"),
+        (("--out", "{folder}/bars.parquet/deeper"), "bars.parquet is none"),
+        (("--page", "{folder}/latin.md"), "latin.md cannot be read: want UTF-8"),
+        (("--sweep", "{folder}/nothing"), "want a checkpoint folder"),
+        (("--sweep", "{folder}/./small"), "want different checkpoints in a sweep"),
+    ],
+)
+def test_what_cannot_be_delivered_is_refused_before_the_work(
+    folder: Path, flags: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "latin.md").write_bytes("\u00e9".encode("latin-1"))
+
+    assert judge(folder, flags[0], flags[1].format(folder=folder)) == 2
+
+    (said,) = capsys.readouterr().err.splitlines()  # and nothing of any work
+    assert message in said
 
 
 @pytest.mark.parametrize(

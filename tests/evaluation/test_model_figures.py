@@ -142,6 +142,18 @@ def test_a_sweep_of_a_good_and_two_poor_configs_is_not_overfitted() -> None:
     assert sweep_part({"a": good}, tables).reason == "needs a sweep of at least two configs"
 
 
+def test_a_sweep_compares_in_one_unit_whatever_each_checkpoint_was_trained_on() -> None:
+    # The same forecasts, but one calls the calm half of the bars its training: in its own unit it would lose always.
+    one, table = tracks(knows=True)
+    calm = [replace(t, training=t.training & (np.abs(t.returns) < np.median(np.abs(t.returns)))) for t in one]
+    unseen = [replace(t, training=np.zeros_like(t.training)) for t in one]
+    tables = dict.fromkeys("ab", table)
+
+    for other in (calm, unseen):
+        for runs in ({"a": one, "b": other}, {"a": other, "b": one}):
+            assert sweep_part(runs, tables).value == 1.0  # equals: the one that is chosen is at the median
+
+
 def test_nothing_judged_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one judged bar"):
         token_part([], [], CODES)

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -157,6 +158,13 @@ def test_in_sample_is_said_everywhere() -> None:
     assert "**In sample: every figure is flattered.**" in markdown(report)
     assert plain(report)["in_sample"] is True
     assert "In sample" not in render(made())
+
+
+def test_bars_before_the_training_window_are_not_said_to_come_after_it() -> None:
+    report = made()
+    checkpoint = replace(report.checkpoint, training_start=report.window.end + timedelta(hours=1))
+    assert heading(report).endswith("after the training window and its embargo.")
+    assert heading(replace(report, checkpoint=checkpoint)).endswith("before the training window.")
 
 
 def test_tokens_alone_make_a_report_without_charts() -> None:
