@@ -33,7 +33,8 @@ from benchmarks.plain_gpt import PlainGPT
 from feeds.files import Source
 from models.checkpoint import read_manifest
 from models.export import FORMS, Decoder, exported
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 from tokenizer.codec import Codec
 from trainer.data import TokenSeries, load_bars, nanoseconds, tokenize
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.fingpt import FinGPTConfig
+from models.fingpt_config import FinGPTConfig
 
 Pair = tuple[Tensor, Tensor]  # keys and values, each (B, H, T, D)
 Cache = list[Pair]

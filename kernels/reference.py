@@ -50,9 +50,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, window: int | None = None, off
     Numerics: scale 1/sqrt(D); hidden scores are replaced, never added to, so NaN in hidden keys does not matter.
     Raises:   ValueError where shapes do not fit, or a query would see no key.
     """
-    (_, heads, t, d), (_, kv_heads, s, _) = q.shape, k.shape
+    (batch, heads, t, d), (kv_batch, kv_heads, s, kv_d) = q.shape, k.shape
     offset = s - t if offset is None else offset
-    if heads % kv_heads or k.shape != v.shape or k.shape[-1] != d:
+    if heads % kv_heads or k.shape != v.shape or (kv_batch, kv_d) != (batch, d):
         raise ValueError(f"want (B, H, T, D) and twice (B, K, S, D), was {(*q.shape,)}, {(*k.shape,)}, {(*v.shape,)}")
     if offset < 0 or offset + t > s or (window is not None and window < 1):
         raise ValueError(f"{t} queries at offset {offset} over {s} keys with window {window}: some would see no key")

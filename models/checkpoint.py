@@ -283,7 +283,7 @@ def _read(path: Path, bytes_max: int) -> bytes:
             if status.st_size > bytes_max:
                 raise CheckpointError(f"{path} must have at most {bytes_max:,} bytes, was {status.st_size:,}")
             with open(handle, "rb", closefd=False) as file:
-                return file.read(bytes_max + 1)
+                return file.read(status.st_size + 1)
         finally:
             os.close(handle)
     except FileNotFoundError:

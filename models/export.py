@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 from models.forms import FORMS, FormError
 from models.kv_cache import KVCache
 from models.layers import EPS, Block
@@ -138,9 +139,7 @@ class OnnxForm:
     def _one(self, feed: dict[str, npt.NDArray[Any]], cache: KVCache, slot: int, store: Floats) -> Floats:
         """Append one token to one slot; logits (V,)."""
         plan = cache.begin_step((slot,))
-        row = plan.row
-        if row is None:
-            raise ValueError("a step of one sequence must have one row")
+        row = plan.row  # of one sequence there is one
         half = self.config.head_dim // 2
         # Sliced by numpy, in a quarter of PyTorch's 20 us.
         feed["cos"] = plan.cos.numpy().reshape(1, -1)[:, :half]  # (1, D/2)

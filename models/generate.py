@@ -15,13 +15,14 @@ from models.sampling import Floats, Ints, Sampling
 
 if TYPE_CHECKING:
     from models.engine import Engine
-    from models.fingpt import FinGPTConfig
+    from models.fingpt_config import FinGPTConfig
     from tokenizer.bars import BarSeries
     from tokenizer.codec import Codec
 
 PROGRAM = "python -m models.generate"
 
 _SEED = "80 81 83 89 66"
+_STEPS_MAX = 100_000_000  # bars of all paths together: 8 GB
 # tyro does not wrap it: one line a paragraph, none longer than a terminal is wide.
 _DESCRIPTION = """\
 Print tokens that may come, and draw where the price may go, as a fan chart.
@@ -49,7 +50,7 @@ class GenerateConfig:
     bar: str = "1h"  # length of the bars of a data file
     stamp: str = "open"  # what the time of a bar means: open or close
     time_zone: str = "UTC"  # of times without an offset in a data file
-    calendar: str = "24/7"  # when bars to come close: 24/7 or a name of pandas_market_calendars, such as NYSE
+    calendar: str = "24/7"  # when bars after the data close: 24/7 or a name of pandas_market_calendars, such as NYSE
     symbol: str = ""  # how the model is conditioned, and whose bars of several; without: unknown, or that of the bars
     num_generate: int = 50  # tokens that are printed
     paths: int = 500  # drawn for the fan chart; 0 draws none
@@ -67,6 +68,10 @@ class GenerateConfig:
             raise ValueError(f"scale must lie in (0, 1), was {self.scale}")
         if self.data and self.scale is not None:
             raise ValueError(f"data bring their own scale: want data or scale, was {self.data} and {self.scale}")
+        if not self.data and self.calendar != "24/7":
+            raise ValueError(
+                f"bars after seed tokens close day and night: want data or no calendar, was {self.calendar}"
+            )
         for name, low, high in (
             ("num_generate", 0, 100_000),
             ("paths", 0, 100_000),
@@ -75,6 +80,8 @@ class GenerateConfig:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must lie in [{low}, {high}], was {getattr(self, name)}")
+        if self.paths * self.horizon > _STEPS_MAX:
+            raise ValueError(f"paths x horizon must be at most {_STEPS_MAX:,}, was {self.paths:,} x {self.horizon:,}")
         _ = self.sampling
 
     @property
@@ -178,11 +185,16 @@ def _bars(config: GenerateConfig) -> "BarSeries":
 def run(checkpoint: Path, config: GenerateConfig) -> str:
     """Generate, draw, and return what is printed."""
     from models.checkpoint import read_manifest
-    from models.engine import Engine, Fed, ReturnTable
+    from models.outputs import check_writable
+
+    manifest = read_manifest(checkpoint)
+    if config.paths and manifest.codec is not None:
+        check_writable(Path(config.out))
+
+    from models.engine import Engine, Fed, ReturnTable  # here: torch takes seconds
     from models.fingpt import FinGPT
     from tokenizer.codec import Codec
 
-    manifest = read_manifest(checkpoint)
     model, training = FinGPT.load(checkpoint), manifest.training
     codec = None if manifest.codec is None else Codec.load(checkpoint)
     table = None
@@ -221,6 +233,7 @@ def _remarks(checkpoint: Path, model: "FinGPTConfig", context: Context) -> list[
     return remarks
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused
 def _draw(engine: "Engine", config: GenerateConfig, context: Context) -> list[str]:
     """Paths, their picture, and what it says in words."""
     from models.fan import Fan, bands, fan_png
@@ -237,7 +250,7 @@ def _draw(engine: "Engine", config: GenerateConfig, context: Context) -> list[st
         sampling=config.sampling,
     )
     summed = np.cumsum(paths.returns, axis=1)  # (paths, horizon) log return since the last known close
-    name = context.symbol or "Seed tokens"
+    name = context.symbol if len(context.closes) else f"{context.symbol or 'Unknown symbol'} after seed tokens"
     title = f"{name}: {config.paths:,} paths of {config.horizon} bars"
     changed = (("temperature", config.temperature, 1.0), ("top-k", config.top_k, 0), ("top-p", config.top_p, 1.0))
     title += "".join(f", {what} {value:g}" for what, value, usual in changed if value != usual)
@@ -246,16 +259,22 @@ def _draw(engine: "Engine", config: GenerateConfig, context: Context) -> list[st
         fan = Fan(title, "close", context.closes, context.closes[-1] * np.exp(summed), context.when)
         unit = "close"
     elif config.scale is None:
-        fan = Fan(title, "log return since the last token, scales of its bar", np.zeros(1), summed)
+        fan = Fan(title, "log return since the last token, in scales of the next bar", np.zeros(1), summed)
         unit = "log return in scales"
     else:
         fan = Fan(title, "return since the last token", np.zeros(1), np.expm1(summed), percent=True)
         unit = "return"
+    if not np.isfinite(fan.future).all():
+        raise GenerateError(
+            f"paths of {config.horizon} bars at temperature {config.temperature:g} leave what a number can hold: want"
+            " a shorter horizon or a lower temperature"
+        )
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(fan_png(fan))
-    low, middle, high = bands(fan.future, (0.05, 0.5, 0.95))[:, -1]
-    return [f"after {config.horizon} bars, {unit}: {low:.6g} (5 %), {middle:.6g} (median), {high:.6g} (95 %)", f"{out}"]
+    ends = bands(fan.future, (0.05, 0.5, 0.95))[:, -1]
+    low, middle, high = (f"{100.0 * end:.2f} %" if fan.percent else f"{end:.6g}" for end in ends.tolist())
+    return [f"after {config.horizon} bars, {unit}: {low} (5 %), {middle} (median), {high} (95 %)", f"{out}"]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,7 +14,8 @@ from finished import HOUR_NS, START_NS
 from evaluation.run import moment
 from evaluation.tracks import Track
 from models.checkpoint import Training, write
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 from tokenizer.bars import BarSeries
 from tokenizer.codec import TokenizerConfig
 from tokenizer.fit import fit

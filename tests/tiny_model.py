@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 
 
 def tiny(seed: int = 0, **shape: Any) -> FinGPT:

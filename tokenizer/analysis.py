@@ -12,12 +12,19 @@ from typing import Annotated, Any
 import numpy as np
 
 from models.checkpoint import CheckpointError, read_manifest
+from models.outputs import check_writable
 from tokenizer import pictures, vocabulary
 from tokenizer.bars import BarSeries, Ints
 from tokenizer.codec import Codec
 from tokenizer.vocabulary import TokenRow
 
 PROGRAM = "python -m tokenizer.analysis"
+
+_CODES_MAX = 4_096  # whose table of transitions takes 2 GB
+_FIGURES = "analysis.json"
+_PICTURES = tuple(
+    f"{name}.png" for name in ("usage", "codes", "transitions", "memory", "ngrams", "surprise", "returns")
+)
 
 # tyro does not wrap it: one line a paragraph, none longer than a terminal is wide.
 _DESCRIPTION = """\
@@ -47,8 +54,8 @@ class AnalysisConfig:
     out: str = "runs/analysis"  # folder
 
     def __post_init__(self) -> None:
-        if not 2 <= self.codes <= 65_536:
-            raise ValueError(f"codes must lie in [2, 65536], was {self.codes}")
+        if not 2 <= self.codes <= _CODES_MAX:
+            raise ValueError(f"codes must lie in [2, {_CODES_MAX}], was {self.codes}")
         if not 0.0 < self.fit_share < 1.0:
             raise ValueError(f"fit_share must lie in (0, 1), was {self.fit_share}")
         if not 2 <= self.gram <= 6:
@@ -118,7 +125,9 @@ def _sequence(
 ) -> None:
     """What lies in the order of tokens."""
     codes = len(order)
-    drawn["transitions.png"] = pictures.transitions_picture(vocabulary.transitions(rows, codes), order)
+    drawn["transitions.png"] = pictures.transitions_picture(
+        vocabulary.transitions(rows, codes), vocabulary.independent(rows, codes), order
+    )
     remembered = vocabulary.memory(rows, codes, seed=config.seed)
     drawn["memory.png"] = pictures.memory_picture(remembered, use.entropy_bits)
     figures["memory"] = {
@@ -206,12 +215,15 @@ def main(argv: Sequence[str]) -> int:
 
     def work() -> int:
         asked = tyro.cli(Command, args=list(argv), prog=PROGRAM, description=_DESCRIPTION, registry=registry())
-        found = _analysed(asked.subject, asked.config)
         folder = Path(asked.config.out)
+        check_writable(folder / _FIGURES)
+        found = _analysed(asked.subject, asked.config)
         folder.mkdir(parents=True, exist_ok=True)
+        for name in _PICTURES:
+            (folder / name).unlink(missing_ok=True)  # of an earlier analysis, which drew others
         for name, png in found.pictures.items():
             (folder / name).write_bytes(png)
-        (folder / "analysis.json").write_text(json.dumps(found.figures, indent=1, allow_nan=False) + "\n")
+        (folder / _FIGURES).write_text(json.dumps(found.figures, indent=1, allow_nan=False) + "\n")
         print(f"{summary(found.figures)}\n\npictures and analysis.json are in {folder}")
         return 0
 
@@ -224,6 +236,8 @@ def _analysed(subject: Path, config: AnalysisConfig) -> Analysis:
     codec = Codec.load(subject) if subject.is_dir() else None
     if codec is None and config.data:
         raise AnalysisError("--data is read by a checkpoint's tokenizer, and plain tokens come without one")
+    if codec is not None and codec.codes > _CODES_MAX:
+        raise AnalysisError(f"want a tokenizer of at most {_CODES_MAX} codes, {subject} has {codec.codes}")
     series = read_bars(config)
     if codec is not None:
         bar_s = read_manifest(subject).training.bar_s

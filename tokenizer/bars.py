@@ -12,12 +12,12 @@ Ints = npt.NDArray[np.int64]
 
 ALWAYS_OPEN = "24/7"
 HOURS_A_WEEK = 168
+INSIDE = 1.0 - 1e-6  # an open or close this far outside [low, high] is rounding
 
 _HOUR_NS = 3_600 * 10**9
 _DAY_NS = 24 * _HOUR_NS
 _THURSDAY = 72  # hour of the week of 1970-01-01 00:00
 _YEARS_AHEAD = 3  # how far the future of a calendar is asked for
-_INSIDE = 1.0 - 1e-6  # an open or close this far outside [low, high] is rounding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def possible(
 ) -> npt.NDArray[np.bool_]:
     """Which bars can have happened: 0 < low <= open, close <= high, all finite, and no negative volume. (n,) -> (n,)"""
     top, bottom = np.maximum(open, close), np.minimum(open, close)  # (n,) NaN where either is
-    inside = (bottom > 0.0) & (low > 0.0) & (low <= high) & (high >= top * _INSIDE) & (low * _INSIDE <= bottom)
+    inside = (bottom > 0.0) & (low > 0.0) & (low <= high) & (high >= top * INSIDE) & (low * INSIDE <= bottom)
     return inside & (high < np.inf) & (top < np.inf) & (volume >= 0.0) & (volume < np.inf)
 
 
@@ -103,7 +103,7 @@ def next_closes(last_close_ns: int, bar_s: float, calendar: str, count: int) -> 
     """When the next `count` bars will close: on the grid of the last one, where the market is open in the bar.
 
     Bars keep their phase: the bar after one that closed at 15:30 closes at 16:30, also where the session ends at 16:00,
-    as bars in files do. A bar of a day or more counts where the market opens in it.
+    as bars in files do. A bar of a day counts where the market is open for a part of it.
 
     Args:
         last_close_ns: close of the last known bar, ns UTC.

@@ -319,7 +319,7 @@ class Codec:
 class CodecStream:
     """Tokens of one symbol, bar by bar, in constant time and memory."""
 
-    __slots__ = ("_codec", "_encoder", "_features", "_mean", "_rounding", "_std")
+    __slots__ = ("_codec", "_features")
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec

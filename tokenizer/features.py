@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenizer.bars import BarSeries, Floats, impossible
+from tokenizer.bars import INSIDE, BarSeries, Floats, impossible
 
 _KINDS = {"bar": ("gap", "close", "upper wick", "lower wick"), "returns": ("close",)}
-_INSIDE = 1.0 - 1e-6  # an open or close this far outside [low, high] is rounding
 _VOLUME_FLOOR = 0.1  # of the usual volume: where no volume and little become the same
 
 
@@ -128,9 +127,9 @@ class FeatureStream:
         top, bottom = (open, close) if open > close else (close, open)
         if not (
             0.0 < low <= high < math.inf
-            and high >= top * _INSIDE
+            and high >= top * INSIDE
             and 0.0 < bottom <= top < math.inf
-            and low * _INSIDE <= bottom
+            and low * INSIDE <= bottom
             and 0.0 <= volume < math.inf
         ):
             raise ValueError(impossible((open, high, low, close, volume)))
@@ -204,6 +203,12 @@ class FeatureStream:
         for name, value in state.items():
             if not 0.0 <= value < math.inf:
                 raise ValueError(f"{name} of the state must be finite and not negative, was {value}")
+        bars, weight = state["bars"], state["weight"]
+        if bars % 1.0 or (weight > 0.0) != (bars > 1.0) or state.get("close", 1.0) == 0.0:
+            raise ValueError(
+                "the state must have whole bars, weight from the second of them on, and a close above zero, was"
+                f" {bars:g}, {weight:g} and {state.get('close', math.nan):g}"
+            )
         self._bars = int(state["bars"])
         self._variance, self._weight = state["variance"], state["weight"]
         self._mean_volume = state["mean_volume"]

@@ -35,17 +35,21 @@ def usage_picture(found: Usage) -> bytes:
     _label(left, "Use of each code", "code, most used first", "share of tokens, %")
     right.plot(np.arange(codes + 1), 100.0 * np.concatenate([[0.0], np.cumsum(shares)]), color=BLUE, lw=2.0)
     right.plot([0, codes], [0, 100], color=MUTED, lw=1.0, ls=":")
-    right.axvline(found.perplexity, color=FALL, lw=1.2)
+    right.axvline(found.perplexity, color=FALL, lw=1.2, zorder=4)
+    over = {"fc": "white", "ec": "none", "pad": 2.0}  # lines go through the words
+    side = -1 if found.perplexity > codes / 2 else 1  # of the line: where there is room
     right.annotate(
         f"perplexity {found.perplexity:.1f}",
         (found.perplexity, 6),
-        (-6, 0),
+        (6 * side, 0),
         textcoords="offset points",
-        ha="right",
+        ha="right" if side < 0 else "left",
         color=FALL,
+        bbox=over,
     )
     right.plot([found.half], [50], "o", color=INK, ms=5)
-    right.annotate(f"half of all tokens: {found.half} codes", (found.half, 50), (9, -4), textcoords="offset points")
+    said = f"half of all tokens: {found.half} codes"
+    right.annotate(said, (found.half, 50), (9, -4), textcoords="offset points", bbox=over)
     right.set_xlim(0, codes)
     right.set_ylim(0, 101)
     _label(right, "Share of the most used codes together", "codes", "share of tokens, %")
@@ -95,15 +99,16 @@ def codes_picture(code_moves: Floats, counts: Ints, config: FeatureConfig) -> by
 _CODE: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 7, "color": MUTED}
 
 
-def transitions_picture(counts: Ints, order: Ints) -> bytes:
+def transitions_picture(counts: Ints, expected: Floats, order: Ints) -> bytes:
     """Which code follows which more (green) or less (red) often than if bars were independent.
 
     Args:
         counts: (V, V) transitions.
+        expected: (V, V) of independent bars.
         order: (V,) codes as they stand along both axes.
     """
     figure, (left, right) = _figure(12.5, 5.9, 1, 2, width_ratios=[1.15, 1.0])
-    table = lift(counts)[np.ix_(order, order)]  # (V, V)
+    table = lift(counts, expected)[np.ix_(order, order)]  # (V, V)
     limit = max(1.0, float(np.quantile(np.abs(table), 0.995)))
     image = left.imshow(table, cmap=_diverging(), vmin=-limit, vmax=limit, interpolation="nearest", aspect="auto")
     bar = figure.colorbar(image, ax=left, shrink=0.85)
@@ -214,8 +219,17 @@ def surprise_picture(rows: Sequence[TokenRow], found: Surprise, named: Sequence[
         when = _when(rows[outlier.row], np.array([outlier.index]))
         right.plot(when, [outlier.bits], "o", mfc="none", mec=FALL, ms=7)
         if rank <= _NAMED:
-            spot = (when[0], outlier.bits)
-            right.annotate(str(rank), spot, (0, 6), textcoords="offset points", ha="center", color=FALL, fontsize=8)
+            spot, side = (when[0], outlier.bits), _free_side(rows, named, rank - 1)
+            right.annotate(
+                str(rank),
+                spot,
+                (6 * side, 0),
+                textcoords="offset points",
+                ha="left" if side > 0 else "right",
+                va="center",
+                color=FALL,
+                fontsize=8,
+            )
     said = [f"{rank}  {_moved(outlier)}" for rank, outlier in enumerate(named[:_NAMED], 1)]
     right.annotate(
         "     ".join(said), (1.0, 0.99), xycoords="axes fraction", ha="right", va="top", color=FALL, fontsize=8
@@ -262,6 +276,13 @@ def returns_picture(found: CodeReturns, order: Ints) -> bytes:
     return _png(figure)
 
 
+def _free_side(rows: Sequence[TokenRow], named: Sequence[Outlier], which: int) -> int:
+    """On which side of an outlier the nearest other one is not: 1 is right."""
+    at = [int(_when(rows[one.row], np.array([one.index])).astype(np.int64)[0]) for one in named]
+    others = [place - at[which] for i, place in enumerate(at) if i != which]
+    return -1 if others and min(others, key=abs) > 0 else 1
+
+
 def _moved(outlier: Outlier) -> str:
     if outlier.z is None:
         return f"{outlier.token} after {outlier.before}"
@@ -284,7 +305,8 @@ def _candle(
     high = max(opened, close) + said.get("upper wick", 0.0)
     low = min(opened, close) - said.get("lower wick", 0.0)
     colour = RISE if close >= opened else FALL
-    axes.plot([x, x], [low, high], color=colour, lw=1.1, alpha=alpha, solid_capstyle="butt")
+    wicks = [low, max(opened, close)], [min(opened, close), high]  # not behind the body: it is transparent
+    axes.vlines([x, x], *wicks, color=colour, lw=1.1, alpha=alpha)
     height = max(abs(close - opened), 0.01 * max(high - low, 1e-9))
     axes.add_patch(Rectangle((x - width / 2, min(opened, close)), width, height, fc=colour, ec=colour, alpha=alpha))
     return min(low, start), max(high, start)

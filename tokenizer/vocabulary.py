@@ -66,14 +66,21 @@ def transitions(rows: Sequence[TokenRow], vocabulary: int) -> Ints:
     return counts.reshape(vocabulary, vocabulary)  # (V, V)
 
 
-def lift(counts: Ints, prior: float = 1.0) -> Floats:
-    """log2 of how much more often a transition is seen than if bars were independent. (V, V) -> (V, V)
+def independent(rows: Sequence[TokenRow], vocabulary: int) -> Floats:
+    """The transitions to expect of independent bars, (V, V), symbol by symbol: what two differ in is no order."""
+    expected = np.zeros((vocabulary, vocabulary))
+    for row in rows:
+        before, after = (np.bincount(part, minlength=vocabulary) for part in (row.tokens[:-1], row.tokens[1:]))
+        expected += np.outer(before, after / max(len(row) - 1, 1))
+    return expected
+
+
+def lift(counts: Ints, expected: Floats, prior: float = 1.0) -> Floats:
+    """log2 of how much more often a transition is seen than expected. (V, V) and (V, V) -> (V, V)
 
     Args:
         prior: transitions as expected, added to those seen: 0 seen of 0.1 expected says little, and is near zero.
     """
-    total = max(int(counts.sum()), 1)
-    expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0, keepdims=True) / total  # (V, V)
     more: Floats = np.log2((counts + prior) / (expected + prior))
     return more
 
@@ -90,8 +97,9 @@ class Memory:
 def memory(rows: Sequence[TokenRow], vocabulary: int, *, seed: int, lags: Sequence[int] = LAGS) -> Memory:
     """Mutual information between tokens `lag` bars apart, in bits.
 
-    Few tokens in many cells show information that is not there (about (V - 1)^2 / (2 N ln 2) bits). That much is taken
-    off as the mean over shuffles of the later token, whose spread is the noise.
+    Few tokens in many cells show information that is not there (about (V - 1)^2 / (2 N ln 2) bits), and tokens of
+    several symbols tell which one it is. That much is taken off as the mean over shuffles of the later tokens, each
+    symbol's among themselves, whose spread is the noise.
     """
     random = np.random.default_rng(seed)
     kept, bits, noise = [], [], []
@@ -100,7 +108,8 @@ def memory(rows: Sequence[TokenRow], vocabulary: int, *, seed: int, lags: Sequen
         if sum(len(first) for first, _ in pairs) < vocabulary:
             continue
         first, later = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        chance = [_information(first, random.permutation(later), vocabulary) for _ in range(_SHUFFLES)]
+        shuffled = [np.concatenate([random.permutation(part) for _, part in pairs]) for _ in range(_SHUFFLES)]
+        chance = [_information(first, one, vocabulary) for one in shuffled]
         kept.append(lag)
         bits.append(_information(first, later, vocabulary) - float(np.mean(chance)))
         noise.append(float(np.std(chance, ddof=1)))
@@ -119,7 +128,7 @@ class Gram:
 
     codes: tuple[int, ...]
     count: int
-    expected: float  # if each code came independently of the others
+    expected: float  # if each code of a symbol came independently of the others
     z: float  # (count - expected) / sqrt(expected)
 
 
@@ -131,13 +140,16 @@ def grams(rows: Sequence[TokenRow], vocabulary: int, length: int, top: int) -> l
     """
     if length < 2 or vocabulary**length >= 2**62:
         raise ValueError(f"length must be from 2 to what 62 bits hold of {vocabulary} codes, was {length}")
-    shares = usage(rows, vocabulary).counts / max(sum(map(len, rows)), 1)  # (V,)
-    keys = [_keys(row.tokens, vocabulary, length) for row in rows if len(row) >= length]
-    if not keys:
+    rows = [row for row in rows if len(row) >= length]
+    if not rows:
         return []
+    keys = [_keys(row.tokens, vocabulary, length) for row in rows]
     found, counts = np.unique(np.concatenate(keys), return_counts=True)
     digits = found[:, None] // vocabulary ** np.arange(length - 1, -1, -1) % vocabulary  # (M, length)
-    expected = shares[digits].prod(axis=1) * counts.sum()  # (M,)
+    expected = np.zeros(len(found))
+    for row, mine in zip(rows, keys, strict=True):
+        shares = np.bincount(row.tokens, minlength=vocabulary) / len(row)  # (V,)
+        expected += shares[digits].prod(axis=1) * len(mine)
     z = np.where(counts >= _GRAMS_COUNTED_MIN, (counts - expected) / np.sqrt(expected), -np.inf)
     best = np.argsort(-z, kind="stable")[:top]
     return [
@@ -161,10 +173,9 @@ class Surprise:
     judged_from: list[int]  # by row: the model learned from the tokens before this one, and knows none from it on
 
     def after(self, bits: list[Floats]) -> Floats:
-        """The bits of all tokens that the model had not seen."""
-        parts = [row[start:] for row, start in zip(bits, self.judged_from, strict=True)]
-        joined = np.concatenate(parts) if parts else np.empty(0)
-        return joined[~np.isnan(joined)]
+        """The bits of all tokens that the model had not seen, but for the first of a row, which follows none."""
+        parts = [row[max(start, 1) :] for row, start in zip(bits, self.judged_from, strict=True)]
+        return np.concatenate(parts) if parts else np.empty(0)
 
 
 def surprise(rows: Sequence[TokenRow], vocabulary: int, fit_share: float = 0.7) -> Surprise:

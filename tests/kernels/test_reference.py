@@ -109,6 +109,13 @@ def test_attention_does_not_read_what_no_query_sees() -> None:
     torch.testing.assert_close(ops.attention(q[:, :, 4:6], k, v, offset=4, window=3), clean)
 
 
+def test_attention_refuses_keys_of_another_batch() -> None:
+    for batch in (1, 3):
+        kv = noise(batch, 2, 4, 8)
+        with pytest.raises(ValueError, match="want"):
+            ops.attention(noise(2, 2, 4, 8), kv, kv)
+
+
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "queries", "keys", "window"), [(3, 2, 4, 4, None), (2, 2, 5, 4, None), (2, 2, 4, 4, 0)]
 )

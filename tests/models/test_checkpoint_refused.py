@@ -66,6 +66,17 @@ def test_a_pickle_is_refused_and_never_loaded(
     assert not (tmp_path / "bomb").exists()
 
 
+@pytest.mark.parametrize("size", [2**63 - 1, 10**30])
+def test_weights_longer_than_any_file_are_refused(folder: Path, size: int) -> None:
+    def lengthen(content: dict[str, Any]) -> None:
+        content["weights"]["bytes"] = size
+
+    forge(folder, lengthen)
+
+    with pytest.raises(CheckpointError, match=f"is truncated: want {size:,} bytes"):
+        read(folder)
+
+
 def test_links_and_pipes_are_refused(tmp_path: Path, folder: Path) -> None:
     for name in ("weights.safetensors", "manifest.json"):
         moved = (folder / name).rename(tmp_path / name)

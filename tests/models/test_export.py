@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as npst
 
 from models.engine import Engine, Fed
 from models.export import BLOCK, FORMS, FormError, exported, quantise
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from kernels import reference as ops
 from models.checkpoint import CheckpointError, Training, write
-from models.fingpt import FinGPT, FinGPTConfig
+from models.fingpt import FinGPT
+from models.fingpt_config import FinGPTConfig
 from models.layers import Attention, fused_attention, quick_rms_norm, rotary_tables
 
 

@@ -1,12 +1,13 @@
 """The command that lets a checkpoint speak."""
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from price_checkpoint import CODES, make_checkpoint
+from price_checkpoint import CODES, make_checkpoint, small_codec
 from tiny_model import tiny
 from tokenizer_bars import rows, walk
 from training_files import bar_file, series
@@ -16,6 +17,7 @@ from models.engine import Engine, Fed
 from models.fan import Fan, bands, fan_png
 from models.fingpt import FinGPT
 from models.generate import GenerateConfig, GenerateError, main, parse_tokens, run
+from models.outputs import check_writable
 from models.sampling import Sampling
 from tokenizer.bars import BarSeries, hours_of_week
 from tokenizer.codec import Codec
@@ -129,6 +131,80 @@ def test_impossible_configs_are_refused(wrong: dict[str, Any]) -> None:
         GenerateConfig(**wrong)
 
 
+def test_more_bars_of_paths_than_memory_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match="paths x horizon must be at most 100,000,000, was 100,000 x 1,001"):
+        GenerateConfig(paths=100_000, horizon=1_001)
+
+
+@pytest.mark.parametrize(
+    ("out", "reason"),
+    [
+        ("there/none.png", "Not a directory"),
+        ("there/is/none.png", "Not a directory"),
+        ("folder", "Is a directory"),
+        ("x" * 300 + ".png", "File name too long"),
+    ],
+)
+def test_an_impossible_picture_is_refused_before_the_work(
+    checkpoint: Path, tmp_path: Path, out: str, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").write_text("a file")
+    (tmp_path / "folder").mkdir()
+    asked = [str(checkpoint), "--seed-tokens", "wrong", "--out", str(tmp_path / out)]
+
+    assert main(asked) == 2  # seed tokens are read once the model is loaded
+    assert reason in capsys.readouterr().err
+    assert main([*asked, "--paths", "0"]) == 2
+    assert "want seed tokens" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "there"]
+
+
+def test_asking_whether_a_file_can_be_written_leaves_no_trace(tmp_path: Path) -> None:
+    (tmp_path / "there.png").write_bytes(b"former")
+
+    check_writable(tmp_path / "there.png")
+    check_writable(tmp_path / "a" / "b" / "new.png")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["there.png"]
+    assert (tmp_path / "there.png").read_bytes() == b"former"
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # without the refusal there would be many
+@pytest.mark.parametrize("data", [True, False])
+def test_paths_beyond_all_numbers_are_refused(tmp_path: Path, data: bool) -> None:
+    tame = small_codec()
+    wild = Codec(tame.config, tame.to_tensors() | {"codec.returns_table": 40.0 * tame.returns_table})
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", codec=wild)
+    values = {"data": str(bars_file(tmp_path / "WALK_1h.csv", walk(100)))} if data else {"scale": 0.5}
+
+    with pytest.raises(GenerateError, match="paths of 400 bars at temperature 1 leave what a number can hold"):
+        run(checkpoint, config(tmp_path, horizon=400, paths=3, num_generate=1, **values))
+    assert not (tmp_path / "fan.png").exists()
+
+
+def test_returns_are_told_in_percent_and_without_a_scale_in_scales(checkpoint: Path, tmp_path: Path) -> None:
+    percent = run(checkpoint, config(tmp_path, scale=0.01, horizon=4)).splitlines()[1]
+    scales = run(checkpoint, config(tmp_path, horizon=4)).splitlines()[1]
+
+    assert re.fullmatch(r"after 4 bars, return: (-?\d+\.\d\d % \(\S+( %)?\)(, )?){3}", percent)
+    low, in_scales = (float(said.split(": ")[1].split()[0]) for said in (percent, scales))
+    assert low == pytest.approx(100.0 * np.expm1(0.01 * in_scales), abs=0.011)
+
+
+def test_a_title_says_that_seed_tokens_are_no_bars_of_the_symbol(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Fan] = []
+    monkeypatch.setattr("models.fan.fan_png", lambda fan: drawn.append(fan) or fan_png(fan))
+    data = str(bars_file(tmp_path / "WALK_1h.csv", walk(100)))
+
+    for values in ({}, {"symbol": "WALK"}, {"data": data}):
+        run(checkpoint, config(tmp_path, horizon=4, num_generate=1, **values))
+
+    said = ["Unknown symbol after seed tokens", "WALK after seed tokens", "WALK"]
+    assert [fan.title for fan in drawn] == [f"{name}: 20 paths of 4 bars" for name in said]
+
+
 def test_the_command_prints_and_exits(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +225,8 @@ def test_the_command_prints_and_exits(
     assert "error: top_p must lie in (0, 1]" in capsys.readouterr().err
     assert main([str(checkpoint), "--data", "bars.csv", "--scale", "0.01"]) == 2
     assert "data bring their own scale" in capsys.readouterr().err
+    assert main([str(checkpoint), "--calendar", "NYSE"]) == 2
+    assert "want data or no calendar, was NYSE" in capsys.readouterr().err
     with pytest.raises(SystemExit) as left:
         main([str(checkpoint), "--top-p", "x"])
     assert left.value.code == 2

@@ -13,7 +13,8 @@ from models.manifest import Training
 from tokenizer.analysis import AnalysisConfig, analyse, encoded, main, read_tokens
 from tokenizer.codec import Codec, TokenizerConfig
 from tokenizer.fit import fit
-from tokenizer.vocabulary import TokenRow
+from tokenizer.pictures import _free_side
+from tokenizer.vocabulary import Outlier, TokenRow
 
 ALL = {"usage.png", "codes.png", "returns.png", "transitions.png", "memory.png", "ngrams.png", "surprise.png"}
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -153,7 +154,8 @@ def test_the_command_reads_plain_tokens(tmp_path: Path, capsys: pytest.CaptureFi
         (["missing.txt"], "want a checkpoint folder or a text file of tokens, and missing.txt does not exist"),
         (["said.txt", "--data", "bars.csv"], "plain tokens come without one"),
         (["empty"], "python -m tokenizer.analysis: error: empty is no checkpoint"),
-        (["said.txt", "--out", "said.txt"], "File exists: said.txt"),
+        (["wrong.txt", "--out", "said.txt"], "Not a directory: said.txt/analysis.json"),  # before it is read
+        (["said.txt", "--codes", "4097"], "codes must lie in [2, 4096], was 4097"),
     ],
 )
 def test_what_cannot_be_analysed_is_a_sentence_and_2(
@@ -165,11 +167,41 @@ def test_what_cannot_be_analysed_is_a_sentence_and_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "said.txt").write_text("1 2 3")
+    (tmp_path / "wrong.txt").write_text("no tokens")
     (tmp_path / "empty").mkdir()
 
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_pictures_of_an_earlier_analysis_do_not_stay(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "found"
+    out.mkdir()
+    for name in (*ALL, "notes.txt"):
+        (out / name).write_text("of another day")
+
+    assert main([str(checkpoint), "--out", str(out)]) == 0
+
+    assert {path.name for path in out.iterdir()} == {"usage.png", "codes.png", "analysis.json", "notes.txt"}
+
+
+def test_a_tokenizer_of_too_many_codes_is_refused(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tokenizer.analysis._CODES_MAX", 31)
+
+    assert main([str(checkpoint), "--codes", "8", "--out", str(tmp_path / "x")]) == 2
+    assert "want a tokenizer of at most 31 codes" in capsys.readouterr().err
+
+
+def test_the_number_of_an_outlier_stands_away_from_the_nearest_other_one() -> None:
+    times = np.array([0, 5, 6, 20]) * 10**9
+    one = TokenRow(symbol="A", tokens=np.zeros(4, np.int64), close_time=times)
+    named = [Outlier("A", 0, index, int(times[index]), 0, 0, 9.0, None) for index in (1, 2, 3)]
+
+    assert [_free_side([one], named, which) for which in range(3)] == [-1, 1, 1]
+    assert _free_side([one], named[:1], 0) == 1
 
 
 def test_an_impossible_flag_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -202,6 +202,11 @@ def test_a_state_of_something_else_is_refused() -> None:
         stream.restore({"bars": 1.0})
     with pytest.raises(ValueError, match="variance of the state"):
         stream.restore({"bars": 0.0, "variance": math.nan, "weight": 0.0, "mean_volume": 0.0})
+    sound = {"bars": 40.0, "variance": 1e-4, "weight": 0.5, "mean_volume": 0.0, "close": 100.0}
+    stream.restore(sound)
+    for wrong in ({"close": 0.0}, {"weight": 0.0}, {"bars": 2.5}, {"bars": 1.0}):
+        with pytest.raises(ValueError, match="state must have whole bars"):
+            stream.restore(sound | wrong)
 
 
 @given(st.lists(st.tuples(price, price, price, price, st.floats(0.0, 1e12)), min_size=6, max_size=30))

@@ -51,6 +51,12 @@ def test_the_codebook_stays_in_use_and_tells_most_of_a_bar() -> None:
     assert set(seen[0][1]) == {"loss", "mse", "perplexity", "revived"}
 
 
+def test_more_codes_than_the_sample_has_rows_are_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenizer.fit._SAMPLE", 16)
+
+    assert fit(TRAINING, SMALL, seed=0, steps=5, batch=64).codes == 32
+
+
 def test_statistics_are_those_of_the_training_bars() -> None:
     codec = fit(TRAINING, SMALL, seed=0, steps=30, batch=256)
     x = np.concatenate([features(bars, SMALL.features).x[32:] for bars in TRAINING])

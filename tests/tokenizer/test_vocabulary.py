@@ -11,6 +11,7 @@ from tokenizer.vocabulary import (
     TokenRow,
     code_returns,
     grams,
+    independent,
     lift,
     memory,
     outliers,
@@ -66,9 +67,26 @@ def test_transitions_are_pairs_within_a_row(said: list[np.ndarray]) -> None:
 
 
 def test_lift_is_zero_where_bars_are_independent_and_positive_where_they_follow() -> None:
-    assert lift(np.array([[100, 100], [100, 100]])) == pytest.approx(np.zeros((2, 2)))
-    assert lift(np.array([[90, 10], [10, 90]]), prior=0.0)[0, 0] == pytest.approx(math.log2(90 / 50))
-    assert lift(np.zeros((3, 3), np.int64)) == pytest.approx(np.zeros((3, 3)))
+    even = np.full((2, 2), 50.0)
+    assert lift(np.array([[50, 50], [50, 50]]), even) == pytest.approx(np.zeros((2, 2)))
+    assert lift(np.array([[90, 10], [10, 90]]), even, prior=0.0)[0, 0] == pytest.approx(math.log2(90 / 50))
+    assert lift(np.zeros((3, 3), np.int64), np.zeros((3, 3))) == pytest.approx(np.zeros((3, 3)))
+
+
+def test_independent_bars_have_the_margins_of_those_seen() -> None:
+    one = row([0, 1, 1, 0, 2])
+
+    assert independent([one], 3).tolist() == [[0.5, 1.0, 0.5], [0.5, 1.0, 0.5], [0.0, 0.0, 0.0]]
+    assert independent([row([]), row([1])], 3).tolist() == np.zeros((3, 3)).tolist()
+
+
+def test_what_two_symbols_differ_in_is_no_order() -> None:
+    random = np.random.default_rng(0)
+    rows = [TokenRow(symbol=str(low), tokens=random.integers(low, low + 4, 20_000)) for low in (0, 4)]
+
+    assert np.abs(memory(rows, 8, seed=0).bits).max() < 0.01  # all together would say: a bit
+    assert lift(transitions(rows, 8), independent(rows, 8)) == pytest.approx(np.zeros((8, 8)), abs=0.15)
+    assert max(gram.z for gram in grams(rows, 8, 2, 9)) < 4.0
 
 
 def test_memory_finds_what_is_there_and_nothing_where_there_is_none() -> None:
@@ -139,6 +157,16 @@ def test_surprise_on_the_rest_finds_order_and_what_breaks_it() -> None:
     assert named[0].close_time_ns == named[0].index * 10**9
     assert named[0].z == 0.5
     assert named[0].bits >= named[1].bits > 6.0
+
+
+def test_both_models_are_judged_on_the_same_tokens() -> None:
+    early = row([0, 1] * 50, close_time=np.arange(100))
+    late = row([1, 0, 1], "B", close_time=np.arange(97, 100))  # all of it after the moment of parting
+
+    found = surprise([early, late], 2)
+
+    assert found.judged_from == [72, 0]
+    assert len(found.after(found.bigram)) == len(found.after(found.unigram)) == 28 + 2
 
 
 @given(st.lists(tokens, min_size=1, max_size=3), st.floats(0.05, 0.95))
