@@ -21,6 +21,22 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-6) -> Tens
     return y.to(x.dtype)
 
 
+def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Shift each row of `x` to mean 0, divide it by its deviation, then scale and shift it where there is by what.
+
+    Shapes:   x (..., D), weight and bias (D,) -> (..., D).
+    Source:   Ba et al., arXiv:1607.06450, eq. 3 and 4; `eps` stands under the root.
+    """
+    wide = _wide(x)
+    centred = wide - wide.mean(dim=-1, keepdim=True)
+    y = centred * torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + eps)
+    if weight is not None:
+        y = y * weight.to(y.dtype)
+    if bias is not None:
+        y = y + bias.to(y.dtype)
+    return y.to(x.dtype)
+
+
 def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate pairs (i, i + D/2) of the last dimension by the angles of each position.
 
@@ -106,6 +122,28 @@ def relu2_mlp(x: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
     Source:   So et al., "Primer", arXiv:2109.08668, section 3.
     """
     return functional.linear(functional.relu(functional.linear(x, w_up)).square(), w_down)
+
+
+def gelu_mlp(
+    x: Tensor, w_up: Tensor, b_up: Tensor | None, w_down: Tensor, b_down: Tensor | None, *, exact: bool = False
+) -> Tensor:
+    """Two matrices with the GELU between them, by GPT-2's tanh.
+
+    Shapes:   x (..., D), w_up (F, D), b_up (F,), w_down (D, F), b_down (D,) -> (..., D).
+    Args:     exact: by the error function instead, from which the tanh is off by up to 5e-4.
+    Source:   Hendrycks & Gimpel, arXiv:1606.08415, section 2.
+    """
+    up = functional.gelu(functional.linear(x, w_up, b_up), approximate="none" if exact else "tanh")
+    return functional.linear(up, w_down, b_down)
+
+
+def swiglu_mlp(x: Tensor, w_gate: Tensor, w_up: Tensor, w_down: Tensor) -> Tensor:
+    """Two matrices whose products are multiplied, one through x * sigmoid(x), and one matrix back.
+
+    Shapes:   x (..., D), w_gate and w_up (F, D), w_down (D, F) -> (..., D).
+    Source:   Shazeer, arXiv:2002.05202, eq. 6.
+    """
+    return functional.linear(functional.silu(functional.linear(x, w_gate)) * functional.linear(x, w_up), w_down)
 
 
 def nearest_code(x: Tensor, codebook: Tensor) -> Tensor:

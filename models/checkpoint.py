@@ -55,7 +55,8 @@ def write(
     disk before the folder gets its name. One process at a time may write to a folder.
 
     Args:
-        kind: "fingpt" (tensors of the model, and of its codec unless that is None) or "tokenizer" (codec alone).
+        kind: "fingpt" (tensors of the model, and of its codec unless that is None), "gpt2" and "advisor" (of the model)
+            or "tokenizer" (codec alone).
         config: JSON values that the reader of this kind needs to build its module.
         codec: the codec's own manifest, JSON values.
         metrics: figures by name, each {"value": number, "baselines": {name: number, at least one}, anything else}.

@@ -2,18 +2,21 @@
 
 Every symbol has a slot of the cache. New tokens of many symbols enter together: one token each as one batch, longer
 pieces one symbol after the other.
+
+A text model is served alike: a symbol is then the name of a text, such as the prompt that many texts go on from.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.export import Decoder
-from models.kv_cache import KVCache
+from models.decoder import CachedDecoder, Decoder
+from models.kv_cache import ContextError, KVCache
 from models.returns import ReturnTable, StepForecast
 from models.sampling import EXACT, Floats, Ints, Sampling, draw, probabilities
 
@@ -21,6 +24,8 @@ __all__ = ["Engine", "EngineError", "Fed", "Paths", "ReturnTable", "Sampling", "
 
 _PATH_BYTES = 128 * 2**20  # of forked caches: paths beyond what fits are walked in further rounds
 _PATHS_MAX = 64  # at once: the batch is efficient by then
+_TEXT_TOKENS = 512  # at once, filled up: larger batches are no faster, and their logits take 0.2 MB a token
+_FILLED_MAX = 0.15  # of a batch of texts: what is filled up costs what it would cost if it were read
 
 
 class EngineError(ValueError):
@@ -65,8 +70,9 @@ class Engine:
     """A model at work on many symbols. One thread may call it at a time.
 
     Args:
-        model: a `models.fingpt.FinGPT` in evaluation mode, or an exported form of one.
+        model: a `models.decoder.CachedDecoder` in evaluation mode (FinGPT, GPT2, Llama), or an exported form of one.
         slots: symbols at once.
+        context: tokens of a symbol; None: as many as the model was made for, which for a text model may take 0.4 GB.
         table: what codes mean in returns; None: tokens and their probabilities only.
         max_gap_bars: where more bars than this are missing, the context before is forgotten. A hole up to this long
             is passed over, as if the bars around it were neighbours, as they were in training.
@@ -78,6 +84,7 @@ class Engine:
         model: Decoder,
         slots: int,
         *,
+        context: int | None = None,
         table: ReturnTable | None = None,
         max_gap_bars: int = 8,
         threads: int = 1,
@@ -89,11 +96,14 @@ class Engine:
             raise EngineError(f"want max_gap_bars >= 0 and threads >= 1, was {max_gap_bars} and {threads}")
         self._model, self._table = model, table
         self._max_gap_bars, self._threads = max_gap_bars, threads
-        self._cache = model.new_cache(slots)
+        self._context = context
+        self._conditioned: bool = getattr(model.config, "hours", False)  # on the hour of week; texts have none
+        self._cache = self._new_cache(slots)
         self._device = self._cache.store.device
         self._slots: dict[str, int] = {}
         self._free = list(range(slots))[::-1]
         self._logits = np.full((slots, vocabulary), np.nan)  # after each slot's last token
+        self._rewound: set[int] = set()  # slots whose logits are of a token that is gone
         self._branches: KVCache | None = None  # made where paths are first asked for, and kept
 
     def symbols(self) -> tuple[str, ...]:
@@ -109,13 +119,31 @@ class Engine:
         if symbol in self._slots:
             slot = self._slots.pop(symbol)
             self._cache.reset(slot)
+            self._rewound.discard(slot)
             self._free.append(slot)
+
+    def rewind(self, symbol: str, count: int) -> None:
+        """Go back to the first `count` tokens of a symbol's context, at once: so a prompt is read once, not each time.
+
+        What comes next is known again when tokens were fed.
+
+        Raises: EngineError: the symbol has no context, or never had so many tokens, or has lost what they saw.
+        """
+        slot = self._known(symbol)
+        before = self._cache.counts[slot]
+        try:
+            self._cache.rewind(slot, count)
+        except ContextError as error:
+            raise EngineError(f"{symbol}: {error}") from None
+        if count != before:
+            self._rewound.add(slot)
 
     def feed(self, batch: Sequence[Fed]) -> Floats:
         """Take new tokens in, and return the probabilities of each symbol's next token, (B, V).
 
         Raises:
-            EngineError: an impossible token or hour, a symbol twice, or more symbols than slots; nothing was taken in.
+            EngineError: an impossible token or hour, a symbol twice, more symbols than slots, or more tokens than a
+                model whose positions end can take; nothing was taken in.
         """
         self._check(batch)
         single: list[tuple[int, Fed]] = []
@@ -135,6 +163,7 @@ class Engine:
                 self._logits[slots] = _numpy(self._model.step(tokens, hours, index, self._cache, slots))
             for slot, fed in many:
                 self._logits[slot] = self._prefill(fed.symbol, fed.tokens, fed.hours, self._cache, slot)
+        self._rewound.difference_update(self._slots[fed.symbol] for fed in batch)
         return probabilities(self._logits[[self._slots[fed.symbol] for fed in batch]])
 
     def one_step(self, chances: Floats, scale: Floats) -> StepForecast:
@@ -151,20 +180,25 @@ class Engine:
         hours: Sequence[int] | None = None,
         start_hours: Sequence[int] | None = None,
         symbol: str = "",
+        stop: Collection[int] = (),
     ) -> Ints:
-        """Draw `count` further tokens, (count,).
+        """Draw `count` further tokens, (count,), or fewer where one of `stop` comes, which is not given back.
 
         Args:
             start: a symbol that was fed, whose own context is left as it is; or seed tokens.
             hours: (count,) hour of week of each drawn token's bar, where the model is conditioned on it.
             start_hours: of the seed tokens, likewise.
             symbol: how seed tokens are conditioned; a name unknown to training is the unknown symbol.
+            stop: tokens that end it.
+
+        Raises: EngineError: the symbol has no context, or tokens or hours are impossible; ContextError: the
+            model's positions end before `count` tokens, and before one of `stop`.
         """
         uniforms = np.random.default_rng(seed).random((1, count))
         branches = self._branch_cache()
         with self._running():
             if isinstance(start, str):
-                symbol, first = start, self._logits[self._known(start)]
+                symbol, first = start, self._after(start)
                 branches.fork(self._cache, self._known(start), (0,))
             else:
                 self._check([Fed(symbol=symbol, tokens=start, hours=start_hours)], slots=False)
@@ -175,6 +209,8 @@ class Engine:
             logits = next(walk)
             for i in range(count):
                 tokens[i] = draw(probabilities(logits, sampling), uniforms[:, i])[0]
+                if tokens[i] in stop:
+                    return tokens[:i]
                 logits = walk.send(tokens[i : i + 1])
         return tokens
 
@@ -212,7 +248,7 @@ class Engine:
                 rows = slice(start, min(start + branches.slots, count))
                 width = rows.stop - start
                 branches.fork(self._cache, slot, range(width))
-                walk = self._walk(symbol, self._logits[slot], horizon, width, bar_hours)
+                walk = self._walk(symbol, self._after(symbol), horizon, width, bar_hours)
                 logits, now = next(walk), np.full(width, scale)
                 for bar in range(horizon):
                     chance = uniforms[rows, bar]  # (width, 2): one for the token, one for its return
@@ -221,6 +257,52 @@ class Engine:
                     found.tokens[rows, bar], found.scales[rows, bar], found.returns[rows, bar] = tokens, now, z * now
                     now = table.next_scale(now, z)
                     logits = walk.send(tokens)
+        return found
+
+    def score(self, symbol: str, continuations: Sequence[Sequence[int]]) -> Floats:
+        """Log probability of each of several sequences of tokens after a symbol's context, which is left as it is.
+
+        Shapes:   N continuations of at least one token -> (N,) nats, each the sum over its tokens.
+        Raises:   EngineError: the symbol has no context, or a continuation is impossible or does not fit.
+        """
+        model, slot = self._reader(), self._known(symbol)
+        self._check_texts(continuations, slot)
+        found = _log_chances(self._after(symbol))[[tokens[0] for tokens in continuations]]  # (N,)
+        longer = [i for i, tokens in enumerate(continuations) if len(tokens) > 1]
+        with self._running():
+            for rows in _groups([len(continuations[i]) - 1 for i in longer]):
+                chosen = [longer[row] for row in rows]
+                given = self._filled([continuations[i][:-1] for i in chosen])  # (b, T)
+                wanted = self._filled([continuations[i][1:] for i in chosen])  # (b, T)
+                logits = model.logits(model.beside(given, self._cache, slot)).float()  # (b, T, V)
+                each = logits.gather(2, wanted[..., None])[..., 0] - logits.logsumexp(dim=2)  # (b, T)
+                lengths = self._integers([len(continuations[i]) - 1 for i in chosen])
+                kept = torch.arange(given.shape[1], device=self._device) < lengths[:, None]  # (b, T)
+                found[chosen] += _numpy(each.masked_fill(~kept, 0.0).double().sum(dim=1))
+        return found
+
+    def embed(self, batch: Sequence[Sequence[int]], layer: int, after: str | None = None) -> npt.NDArray[np.float32]:
+        """What the model makes of several texts: [last; mean] of what leaves its first `layer` blocks.
+
+        Shapes:   B texts of at least one token -> (B, 2 W) float32: of the last token, then the mean over the text.
+        Args:     after: the symbol whose context the texts go on from; it is left as it is, and not in the mean.
+        Numerics: in fp32 as one by one; the blocks after `layer` are not run.
+        Raises:   EngineError: there is no such symbol or layer, or a text is impossible or does not fit.
+        """
+        model, slot = self._reader(), None if after is None else self._known(after)
+        self._check_texts(batch, slot)
+        if not 1 <= layer <= len(model.blocks):
+            raise EngineError(f"want a layer in [1, {len(model.blocks)}], was {layer}")
+        width = model.embedding.embedding_dim
+        found = np.empty((len(batch), 2 * width), np.float32)
+        with self._running():
+            for rows in _groups([len(tokens) for tokens in batch]):
+                hidden = model.beside(self._filled([batch[row] for row in rows]), self._cache, slot, layer)  # (b, T, W)
+                lengths = self._integers([len(batch[row]) for row in rows])[:, None]  # (b, 1)
+                kept = torch.arange(hidden.shape[1], device=self._device) < lengths  # (b, T)
+                last = hidden[torch.arange(len(rows), device=self._device), lengths[:, 0] - 1]  # (b, W)
+                mean = hidden.float().masked_fill(~kept[..., None], 0.0).sum(dim=1) / lengths  # (b, W)
+                found[rows] = torch.cat((last.float(), mean), dim=1).cpu().numpy()
         return found
 
     def _walk(
@@ -249,8 +331,38 @@ class Engine:
     def _branch_cache(self) -> KVCache:
         if self._branches is None:
             one = self._cache.nbytes // self._cache.slots
-            self._branches = self._model.new_cache(max(1, min(_PATHS_MAX, _PATH_BYTES // one)))
+            self._branches = self._new_cache(max(1, min(_PATHS_MAX, _PATH_BYTES // one)))
         return self._branches
+
+    def _new_cache(self, slots: int) -> KVCache:
+        if self._context is None:
+            return self._model.new_cache(slots)
+        try:
+            return self._reader().new_cache(slots, self._context)
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+
+    def _reader(self) -> CachedDecoder:
+        if not isinstance(self._model, CachedDecoder) or self._conditioned:
+            raise EngineError(
+                "want a model of bare tokens in the form eager, was one that is exported, or asks for the hour of week"
+            )
+        return self._model
+
+    def _filled(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """(b, T): texts side by side, the shorter ones filled up at their ends."""
+        longest = max(map(len, texts))
+        return self._integers([[*tokens, *[0] * (longest - len(tokens))] for tokens in texts])
+
+    def _check_texts(self, texts: Sequence[Sequence[int]], slot: int | None) -> None:
+        vocabulary, room = self._model.config.vocabulary, self._cache.room(slot)
+        for tokens in texts:
+            if not len(tokens):
+                raise EngineError("want at least one token in each text, was none")
+            if not 0 <= min(tokens) <= max(tokens) < vocabulary:
+                raise EngineError(f"want tokens in [0, {vocabulary}), was {min(tokens)} to {max(tokens)}")
+            if room is not None and len(tokens) > room:
+                raise EngineError(f"want texts of at most {room} tokens, which is what still fits, was {len(tokens)}")
 
     def _check(self, batch: Sequence[Fed], *, slots: bool = True) -> None:
         config = self._model.config
@@ -268,23 +380,30 @@ class Engine:
                     raise EngineError(f"want tokens of {fed.symbol} in [0, {config.vocabulary}), was {token}")
             if fed.missing_bars < 0:
                 raise EngineError(f"want missing_bars of {fed.symbol} of at least 0, was {fed.missing_bars}")
-            if config.hours:
+            if self._conditioned:
                 self._check_hours(fed.hours, len(fed.tokens))
+            room = self._room(fed)
+            if room is not None and len(fed.tokens) > room:
+                raise EngineError(f"want at most {room} more tokens of {fed.symbol}, was {len(fed.tokens)}")
+
+    def _room(self, fed: Fed) -> int | None:
+        begins = fed.gap or fed.missing_bars > self._max_gap_bars or fed.symbol not in self._slots
+        return self._cache.room(None if begins else self._slots[fed.symbol])
 
     def _check_hours(self, hours: Sequence[int] | None, count: int) -> None:
         if hours is None or len(hours) != count or not all(0 <= hour < 168 for hour in hours):
             raise EngineError(f"want {count} hours of week in [0, 168), was {hours}")
 
     def _future_hours(self, hours: Sequence[int] | None, count: int) -> Sequence[int] | None:
-        if not self._model.config.hours:
+        if not self._conditioned:
             return None
         self._check_hours(hours, count)
         return hours
 
     def _hours(self, hours: Sequence[int]) -> Tensor | None:
-        return self._integers(hours) if self._model.config.hours else None
+        return self._integers(hours) if self._conditioned else None
 
-    def _integers(self, values: Sequence[int]) -> Tensor:
+    def _integers(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
 
     def _slot(self, symbol: str) -> int:
@@ -296,6 +415,13 @@ class Engine:
         if symbol not in self._slots:
             raise EngineError(f"want a symbol that was fed, one of {sorted(self._slots)}, was {symbol!r}")
         return self._slots[symbol]
+
+    def _after(self, symbol: str) -> Floats:
+        """Logits (V,) after the symbol's last token."""
+        slot = self._known(symbol)
+        if slot in self._rewound:
+            raise EngineError(f"want tokens of {symbol} fed since it went back: what follows is not known, was none")
+        return self._logits[slot]
 
     def _returns(self) -> ReturnTable:
         if self._table is None:
@@ -317,3 +443,27 @@ class Engine:
 def _numpy(logits: Tensor) -> Floats:
     array: Floats = logits.double().cpu().numpy()
     return array
+
+
+def _log_chances(logits: Floats) -> Floats:
+    """Logarithms of the probabilities, (V,) -> (V,)."""
+    if not np.isfinite(logits).all():
+        raise ValueError("logits must be finite: the model has failed")
+    top = logits.max()
+    result: Floats = logits - top - np.log(np.exp(logits - top).sum())
+    return result
+
+
+def _groups(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Texts of like lengths together, by their numbers, so that little is filled up."""
+    rows: list[int] = []
+    filled = 0
+    for row in sorted(range(len(lengths)), key=lambda row: lengths[row]):
+        size = lengths[row] * (len(rows) + 1)
+        if rows and (size > _TEXT_TOKENS or size - filled - lengths[row] > _FILLED_MAX * size):
+            yield rows
+            rows, filled = [], 0
+        rows.append(row)
+        filled += lengths[row]
+    if rows:
+        yield rows

@@ -13,15 +13,15 @@ compiles for a minute and a half, with a C++ compiler, to be slower than ONNX Ru
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.decoder import Decoder
 from models.fingpt import FinGPT
-from models.fingpt_config import FinGPTConfig
 from models.forms import FORMS, FormError
 from models.kv_cache import KVCache
 from models.layers import EPS, Block
@@ -34,24 +34,6 @@ Floats = npt.NDArray[np.float32]
 
 _HIDDEN = np.float32(-1e30)  # not infinity: a row of a cache that is new holds nothing else
 _CONTRIB = "com.microsoft"
-
-
-class Decoder(Protocol):
-    """What the engine needs of a model."""
-
-    config: FinGPTConfig
-
-    def symbol_index(self, name: str) -> int: ...
-
-    def new_cache(self, slots: int) -> KVCache: ...
-
-    def step(
-        self, tokens: Tensor, hours: Tensor | None, symbols: Tensor | None, cache: KVCache, slots: Sequence[int]
-    ) -> Tensor: ...
-
-    def prefill(
-        self, tokens: Tensor, hours: Tensor | None, symbol: Tensor | None, cache: KVCache, slot: int
-    ) -> Tensor: ...
 
 
 def exported(model: FinGPT, form: str = "eager") -> Decoder:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from models.shape import build_config
+
 # Of a config: far beyond what these models are for, and within what a machine can be asked for.
 _MOST = {"vocabulary": 65_536, "context": 65_536, "layers": 256, "width": 16_384, "heads": 1_024, "kv_heads": 1_024}
 
@@ -47,10 +49,4 @@ class FinGPTConfig:
         Raises:
             ValueError: a field is unknown, of another type, or impossible.
         """
-        from configs.load import ConfigError, build, plain
-
-        try:
-            config: FinGPTConfig = build(cls, plain(values))
-        except ConfigError as error:
-            raise ValueError(f"the model has no usable config: {error}") from None
-        return config
+        return build_config(cls, values)

@@ -58,22 +58,28 @@ class Step:
 
 @dataclass(slots=True, frozen=True)
 class Chunk:
-    """What all layers share when several tokens enter one slot.
+    """What all layers share when several tokens enter one slot, or pass beside it.
 
     Attributes:
         slot: the slot.
-        rows: the ring rows that are written: they do not wrap.
+        tokens: new ones, t.
+        rows: the ring rows that are written: they do not wrap; None: the slot is left as it is.
         held: ring rows that hold something before.
-        seen: (t, held + t), True where a new token sees a held row, or a new one; None where held is 0: plain causal.
+        seen: (t, held + t), True where a new token sees a held row, or a new one; None: plain causal, nothing is held.
         cos, sin: (t, D / 2).
     """
 
     slot: int
-    rows: slice
+    tokens: int
+    rows: slice | None
     held: int
     seen: Tensor | None
     cos: Tensor
     sin: Tensor
+
+
+class ContextError(ValueError):
+    """Tokens that do not fit into what a model can see, or a place in it that is gone."""
 
 
 class KVCache:
@@ -82,7 +88,9 @@ class KVCache:
     Args:
         layers, kv_heads, context, head_dim: of the model; `context` is the rows of a ring, C.
         slots: sequences that can live at once.
-        laps: see the module's text; only tests need another.
+        laps: see the module's text.
+        base: of the rotary angles; None: keys are not rotated.
+        ends: positions end at the context: the token that does not fit is refused, and there are no laps.
     Attributes:
         store: (2, layers, slots, kv_heads, context, head_dim), keys at 0, values at 1. Rows never written are never
             read into a result: they may hold anything.
@@ -100,6 +108,8 @@ class KVCache:
         device: torch.device | str = "cpu",
         *,
         laps: int = LAPS,
+        base: float | None = 10_000.0,
+        ends: bool = False,
     ) -> None:
         sizes = {"layers": layers, "slots": slots, "kv_heads": kv_heads, "context": context, "laps": laps}
         for name, value in sizes.items():
@@ -112,10 +122,11 @@ class KVCache:
         self._layers = self.store.unbind(1)  # (2, slots, kv_heads, context, head_dim) each
         self._heads = self.store.flatten(2, 3).unbind(1)  # (2, slots * kv_heads, context, head_dim) each
         self._kv_heads = kv_heads
-        self._span = laps * context
+        self._span = context if ends else laps * context
+        self._base, self._ends = base, ends
         self._device = device
-        cos, sin = rotary_tables(head_dim, self._span + 1)
-        self._cos, self._sin = cos.to(device), sin.to(device)  # (span + 1, D/2): the last row is the turn
+        cos, sin = self._angles(0, self._span + 1)
+        self._cos, self._sin = cos, sin  # (span + 1, D/2): the last row is the turn; (span + 1, 0) without rotation
         self._wide_cos = torch.cat((self._cos, self._cos), dim=1)  # (span + 1, D)
         self._wide_sin = torch.cat((-self._sin, self._sin), dim=1)  # (span + 1, D)
 
@@ -131,6 +142,41 @@ class KVCache:
     def reset(self, slot: int) -> None:
         """Forget a slot's sequence; O(1), nothing is cleared."""
         self.counts[slot] = 0
+
+    def rewind(self, slot: int, count: int) -> None:
+        """Go back to the first `count` tokens of a slot's sequence, as if the later ones had never come; O(1).
+
+        Raises:
+            ContextError: there are not so many, or the later ones lie where some that they saw have been.
+        """
+        have = self.counts[slot]
+        if not 0 <= count <= have:
+            raise ContextError(f"want to go back to between 0 and {have} tokens, was {count}")
+        if 0 < count < have and have > self.context:
+            raise ContextError(
+                f"want to go back to {count} tokens, but {have} have gone round a ring of {self.context}: what the"
+                " earlier ones saw is overwritten"
+            )
+        self.counts[slot] = count
+
+    def room(self, slot: int | None) -> int | None:
+        """Tokens that a slot can still take, or a new one (None); None where there is no end."""
+        held = 0 if slot is None else self.counts[slot]
+        return self.context - held if self._ends else None
+
+    def require(self, slots: Sequence[int], tokens: int = 1) -> None:
+        """Refuse tokens that do not fit.
+
+        Raises:
+            ContextError: positions end before the last of `tokens` more in one of `slots`.
+        """
+        if not self._ends:
+            return
+        for slot in slots:
+            if self.counts[slot] + tokens > self.context:
+                raise ContextError(
+                    f"want at most {self.context} tokens in a sequence, was {self.counts[slot]} and {tokens} more"
+                )
 
     def fork(self, source: "KVCache", slot: int, targets: Sequence[int]) -> None:
         """Copy a slot of `source` (this cache or another of the same shape) to many slots of this one.
@@ -149,9 +195,13 @@ class KVCache:
         """Plan one token for each of `slots` (which must differ), turning keys back where it is time.
 
         The plan holds until `advance`, and rows of the new tokens are written layer by layer.
+
+        Raises:
+            ContextError: the token does not fit.
         """
         if len(set(slots)) != len(slots):
             raise ValueError(f"slots of one step must differ, was {tuple(slots)}")
+        self.require(slots)
         for slot in slots:
             self._turn(slot)
         counts = [self.counts[slot] for slot in slots]
@@ -183,43 +233,81 @@ class KVCache:
         return k, v
 
     def begin_chunk(self, slot: int, tokens: int) -> Chunk:
-        """Plan the first part of `tokens` new ones for one slot: as many as fit before the ring wraps."""
+        """Plan the first part of `tokens` new ones for one slot: as many as fit before the ring wraps.
+
+        Raises:
+            ContextError: they do not fit.
+        """
+        self.require((slot,), tokens)
         self._turn(slot)
         count, context = self.counts[slot], self.context
-        row, held = count % context, min(count, context)
+        row = count % context
         t = min(tokens, context - row)
-        angle = count % self._span
+        return self._chunk(slot, t, count % self._span, slice(row, row + t))
+
+    def begin_beside(self, slot: int | None, tokens: int) -> Chunk:
+        """Plan `tokens` new ones of any number of sequences that go on where one slot is, which is left as it is.
+
+        Args:
+            slot: None: they begin anew.
+
+        Raises:
+            ContextError: they do not fit.
+        """
+        if slot is None:
+            if self._ends and tokens > self.context:
+                raise ContextError(f"want at most {self.context} tokens in a sequence, was {tokens}")
+            return self._chunk(None, tokens, 0, None)
+        self.require((slot,), tokens)
+        count = self.counts[slot]
+        # Keys that are about to be turned are not yet: their next token is at the span, not at 0.
+        angle = count % self._span or min(count, self._span)
+        return self._chunk(slot, tokens, angle, None)
+
+    def _chunk(self, slot: int | None, t: int, angle: int, rows: slice | None) -> Chunk:
+        count, context = 0 if slot is None else self.counts[slot], self.context
+        row, held = count % context, min(count, context)
         seen = None
-        if held:
+        if held or t > context:
             # Held row j has been there for `age` tokens when the first new one comes: 0 is the newest.
             age = (row - 1 - torch.arange(held, device=self._device)) % context  # (held,)
             new = torch.arange(t, device=self._device)[:, None]  # (t, 1)
-            causal = torch.ones(t, t, dtype=torch.bool, device=self._device).tril()
-            seen = torch.cat((age + new + 1 < context, causal), dim=1)  # (t, held + t)
-        return Chunk(
-            slot=slot,
-            rows=slice(row, row + t),
-            held=held,
-            seen=seen,
-            cos=self._cos[angle : angle + t],
-            sin=self._sin[angle : angle + t],
-        )
+            behind = new - new.T  # (t, t)
+            seen = torch.cat((age + new + 1 < context, (behind >= 0) & (behind < context)), dim=1)  # (t, held + t)
+        if angle + t <= self._span:
+            cos, sin = self._cos[angle : angle + t], self._sin[angle : angle + t]
+        else:
+            cos, sin = self._angles(angle, t)
+        return Chunk(slot=slot or 0, tokens=t, rows=rows, held=held, seen=seen, cos=cos, sin=sin)
 
     def extend(self, layer: int, chunk: Chunk, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values before and of the chunk, each (1, K, held + t, D); then the chunk's are written.
+        """Keys and values before and of the chunk, each (B, K, held + t, D); then the chunk's are written.
 
         Held rows are copied first: the new ones fall onto rows that the chunk's first tokens still see.
         """
         store = self._layers[layer][:, chunk.slot]  # (2, K, C, D)
-        both = torch.cat((store[:, None, :, : chunk.held], torch.stack((k, v))), dim=3)  # (2, 1, K, held + t, D)
-        store[0, :, chunk.rows] = k[0]
-        store[1, :, chunk.rows] = v[0]
-        return both[0], both[1]
+        both = (k, v)
+        if chunk.held:
+            before = store[:, :, : chunk.held]  # (2, K, held, D)
+            old = before[:, None].expand(-1, k.shape[0], -1, -1, -1)  # (2, B, K, held, D)
+            both = torch.cat((old[0], k), dim=2), torch.cat((old[1], v), dim=2)
+        if chunk.rows is not None:
+            store[0, :, chunk.rows] = k[0]
+            store[1, :, chunk.rows] = v[0]
+        return both
 
     def advance(self, slots: Sequence[int], tokens: int = 1) -> None:
         """Count the tokens that all layers have written."""
         for slot in slots:
             self.counts[slot] += tokens
+
+    def _angles(self, first: int, count: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of positions from `first`, (count, D/2) each; (count, 0) where nothing is rotated."""
+        if self._base is None:
+            nothing = torch.empty(count, 0, device=self._device)
+            return nothing, nothing
+        cos, sin = rotary_tables(self.store.shape[-1], first + count, self._base)
+        return cos[first:].to(self._device), sin[first:].to(self._device)
 
     def _index(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.int64, device=self._device)
@@ -245,7 +333,7 @@ class KVCache:
     def _turn(self, slot: int) -> None:
         """Turn the slot's keys back by the span, where the next token would be at angle 0 again."""
         count = self.counts[slot]
-        if count == 0 or count % self._span:
+        if count == 0 or count % self._span or self._base is None:
             return
         keys = self.store[0, :, slot]  # (layers, K, C, D), all rows written: the span is at least one lap
         half = keys.shape[-1] // 2

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 FORMAT = 1
-KINDS = ("fingpt", "tokenizer")
+KINDS = ("advisor", "fingpt", "gpt2", "tokenizer")
 # safetensors' name of a type, and numpy's; little-endian in the file, whatever the machine.
 DTYPES = {
     "BOOL": "?",
@@ -279,7 +279,7 @@ def _check_kind(kind: str, codec: Any, tensors: Mapping[str, Any]) -> None:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, was {reprlib.repr(kind)}")
     has_model = any(name.startswith("model.") for name in tensors)
     if has_model != (kind != "tokenizer"):
-        raise ValueError(f"want tensors of a model in a checkpoint of kind fingpt alone, was {kind}")
+        raise ValueError(f"want tensors of a model in a checkpoint of any kind but tokenizer, was {kind}")
     if codec is None and kind == "tokenizer":
         raise ValueError("a checkpoint of kind tokenizer must have a codec")
     if codec is None and any(name.startswith("codec.") for name in tensors):

@@ -173,6 +173,49 @@ def test_relu2_mlp_squares_what_is_positive() -> None:
     assert ops.relu2_mlp(torch.tensor([[3.0]]), torch.eye(1), torch.eye(1)).tolist() == [[9.0]]
 
 
+@pytest.mark.parametrize("width", [1, 13, 768])
+def test_layer_norm_is_that_of_pytorch(width: int) -> None:
+    x, weight, bias = noise(5, width) * 3.0 + 2.0, noise(width, seed=1), noise(width, seed=2)
+
+    torch.testing.assert_close(ops.layer_norm(x), functional.layer_norm(x, (width,)))
+    for given_bias in (None, bias):
+        expected = functional.layer_norm(x, (width,), weight, given_bias, 1e-6)
+        torch.testing.assert_close(ops.layer_norm(x, weight, given_bias, 1e-6), expected)
+
+
+def test_layer_norm_of_a_constant_is_its_bias_and_of_half_precision_does_not_overflow() -> None:
+    assert ops.layer_norm(torch.full((2, 8), 7.0), None, torch.arange(8.0)).tolist() == [list(range(8))] * 2
+    large = torch.tensor([[6e4, -6e4]], dtype=torch.float16)  # its square is beyond fp16
+    assert ops.layer_norm(large).tolist() == [[1.0, -1.0]]
+
+
+@pytest.mark.parametrize(("exact", "name"), [(False, "tanh"), (True, "none")])
+def test_gelu_mlp_is_that_of_pytorch(exact: bool, name: str) -> None:
+    x, up, down = noise(2, 3, 8), torch.nn.Linear(8, 20), torch.nn.Linear(20, 8)
+
+    found = ops.gelu_mlp(x, up.weight, up.bias, down.weight, down.bias, exact=exact)
+
+    torch.testing.assert_close(found, down(torch.nn.GELU(approximate=name)(up(x))))
+    bare = ops.gelu_mlp(x, up.weight, None, down.weight, None, exact=exact)
+    torch.testing.assert_close(bare, functional.gelu(x @ up.weight.T, approximate=name) @ down.weight.T)
+
+
+def test_gelu_mlp_follows_the_tanh_of_its_source() -> None:
+    found = ops.gelu_mlp(torch.tensor([[1.0]]), torch.eye(1), None, torch.eye(1), None).item()
+
+    assert found == pytest.approx(0.5 * (1.0 + np.tanh(np.sqrt(2.0 / np.pi) * 1.044715)), abs=1e-6)
+
+
+def test_swiglu_mlp_gates_one_product_by_the_other() -> None:
+    x, gate, up, down = noise(2, 3, 8), noise(20, 8, seed=1), noise(20, 8, seed=2), noise(8, 20, seed=3)
+
+    found = ops.swiglu_mlp(x, gate, up, down)
+
+    torch.testing.assert_close(found, functional.linear(functional.silu(x @ gate.T) * (x @ up.T), down))
+    one = ops.swiglu_mlp(torch.tensor([[2.0]]), torch.eye(1), torch.eye(1) * 3.0, torch.eye(1)).item()
+    assert one == pytest.approx(2.0 / (1.0 + np.exp(-2.0)) * 6.0, abs=1e-5)
+
+
 def test_nearest_code_takes_the_lower_index_of_a_tie() -> None:
     codebook = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
 

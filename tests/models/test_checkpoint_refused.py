@@ -164,7 +164,7 @@ def _set(*path: str, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("format", to=True), "format as a number"),
         (_set("format", to="1"), "format as a number"),
         (_set("surprise", to=1), "surprise"),
-        (_set("kind", to="advisor"), "kind must be one of"),
+        (_set("kind", to="pickle"), "kind must be one of"),
         (_set("kind", to=["fingpt"]), "kind must be of type str"),
         (_set("code", to=None), "code must be"),
         (_set("config", to=[]), "config must be"),
