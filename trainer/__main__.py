@@ -1,4 +1,4 @@
-"""The command: python -m trainer {tokenizer,fingpt} CONFIG [flags]."""
+"""The command: python -m trainer {tokenizer,fingpt,advisor} CONFIG [flags]."""
 
 import sys
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from configs.command import leave_on_interrupt, run_command
 from configs.load import ConfigError
 from feeds.errors import FeedError
+from models.advisor.advice import AdvisorError
 from models.checkpoint import CheckpointError
 from trainer.errors import TrainingError
 
@@ -20,6 +21,10 @@ def main(argv: Sequence[str]) -> int:
     """
 
     def work() -> int:
+        if list(argv[:1]) == ["advisor"]:
+            from trainer.advisor import run as train_advisor  # a config of its own, and no torch
+
+            return train_advisor(argv[1:])
         from trainer.flags import parse  # here: Ctrl-C is a line while it loads as well
 
         command, arguments = parse(argv)
@@ -27,7 +32,8 @@ def main(argv: Sequence[str]) -> int:
 
         return run(command, arguments)
 
-    return run_command(_PROGRAM, work, (ConfigError, FeedError, CheckpointError, TrainingError), _interrupted(argv))
+    wrong = (ConfigError, FeedError, CheckpointError, TrainingError, AdvisorError)
+    return run_command(_PROGRAM, work, wrong, _interrupted(argv))
 
 
 def _interrupted(argv: Sequence[str]) -> str:

@@ -17,10 +17,11 @@ PROGRAM = "python -m trainer"
 COMMANDS = ("tokenizer", "fingpt")
 
 _USAGE = f"""\
-usage: {PROGRAM} {{{",".join(COMMANDS)}}} CONFIG [flags]
+usage: {PROGRAM} {{{",".join(COMMANDS)},advisor}} CONFIG [flags]
 
   tokenizer   fit a tokenizer on the training bars
   fingpt      fit a tokenizer, then train a model on its tokens; one folder holds both
+  advisor     fit a head that reads headlines: {PROGRAM} advisor --help
 
 CONFIG is a TOML file such as configs/train/demo.toml. {PROGRAM} fingpt CONFIG --help lists the flags.
 """
