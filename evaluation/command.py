@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from configs.command import leave_on_interrupt, run_command
+from configs.outputs import check_writable
 from evaluation import model_report, subject
 from evaluation.figures import absent
 from evaluation.model_document import Checkpoint, Judgement, ModelReport
@@ -72,10 +73,11 @@ def main(argv: Sequence[str], *, program: str, about: str, returns: bool) -> int
 def _run(request: Request, progress: Console, *, returns: bool) -> None:
     # What cannot work is better refused now than after the work.
     if request.out is not None:
-        model_report.check_folder(request.out)
+        for name in model_report.FILES:
+            check_writable(request.out / name)
     if request.page is not None:
         model_report.parts_of_page(request.page, request.section)
-        model_report.check_folder(request.page.parent)
+        check_writable(request.page)
     one, *others = (subject.load_subject(folder) for folder in request.checkpoints)
     bars = subject.load_data(request.data, bar=request.bar, time_zone=request.time_zone, stamp=request.stamp)
     if unknown := [symbol for symbol in request.symbols if symbol not in bars]:
@@ -193,7 +195,8 @@ def _parse(argv: Sequence[str], program: str, about: str, *, returns: bool) -> R
     if returns:
         add("--sweep", type=Path, nargs="+", default=[], metavar="CHECKPOINT", help="other configs: asks how likely "
             "the best of all is only lucky (PBO)")  # fmt: skip
-    add("--allow-in-sample", action="store_true", help="judge bars that the checkpoint has seen; marks every figure")
+    add("--allow-in-sample", action="store_true", help="judge bars that the checkpoint has seen; says on "
+        "top that every figure is flattered")  # fmt: skip
     add("--recompute", action="store_true", help="foretell each token also from a window of its own, without the "
         "cache, and say what the cache saves in bits; takes minutes")  # fmt: skip
     add("--quiet", action="store_true", help="print only the paths of files written")

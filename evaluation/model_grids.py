@@ -187,7 +187,7 @@ def direction_grid(part: ReturnPart) -> Grid:
             "Accuracy",
             _share(found.accuracy),
             f"the majority sign: {percent(found.majority)}",
-            gained(found.above_majority, 4),
+            gained(found.above_majority, 1, points=True),
         ),
     )
     return Grid(
@@ -273,17 +273,18 @@ def difference(value: float, digits: int) -> str:
     return signed(f"{value:+.{digits}f}")
 
 
-def gained(figure: Figure | None, digits: int) -> str:
-    """'+0.0123 better' over its interval, '+0.0010 no edge'."""
+def gained(figure: Figure | None, digits: int, *, points: bool = False) -> str:
+    """'+0.0123 better' over its interval, '+0.0010 no edge'; of a difference of shares '+1.2 points better'."""
     if figure is None:
         return ""
     if figure.value is None:
         return f"{MISSING}\n{figure.reason}"
-    lead = f"{difference(figure.value, digits)} {edge(figure)}"
+    factor, unit = (100.0, " points") if points else (1.0, "")
+    lead = f"{difference(factor * figure.value, digits)}{unit} {edge(figure)}"
     if figure.interval is None:
         return f"{lead}\ntoo few days for an interval"
-    low, high = figure.interval
-    return f"{lead}\n{difference(low, digits)} to {difference(high, digits)}"
+    low, high = (difference(factor * end, digits) for end in figure.interval)
+    return f"{lead}\n{low} to {high}"
 
 
 def _plain(figure: Figure, digits: int) -> str:

@@ -15,6 +15,8 @@ from evaluation.model_document import ModelReport, plain
 from evaluation.model_grids import heading, return_grids, size_grid, tokens_grid, verdicts
 from evaluation.model_page import render
 
+FILES = ("model.json", "model.html")
+
 
 def write(out: Path, report: ModelReport) -> tuple[Path, Path]:
     """Write model.json and model.html into `out`, which is made if it is not there.
@@ -23,26 +25,16 @@ def write(out: Path, report: ModelReport) -> tuple[Path, Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    return _put(out / "model.json", text), _put(out / "model.html", render(report))
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that files cannot be written into, without touching it; one that is not there can be made.
-
-    Raises:
-        ValueError: it is something else, or may not be written to.
-    """
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"want a folder to write into, {there} is none")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"the folder {there} cannot be written to")
+    data, page = (out / name for name in FILES)
+    return _put(data, text), _put(page, render(report))
 
 
 def show(console: Console, report: ModelReport) -> None:
     """Print the tables and the verdicts."""
     console.print(Text(report.title, style="bold"))
     console.print(Text(heading(report)))
+    if report.window.in_sample:
+        console.print(Text("IN SAMPLE: every figure is flattered.", style="bold red"))
     for grid in (tokens_grid(report.tokens), *return_grids(report), size_grid(report)):
         if grid.rows:
             console.print(_table(grid))

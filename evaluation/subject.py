@@ -111,6 +111,8 @@ def choose_window(
     last = moment(max(int(bars.close_time[-1]) for bars in series.values()))
     first = training.guard_end + timedelta(microseconds=1) if start is None else start
     final = last if end is None else min(end, last)
+    if end is not None and first > end:
+        raise SubjectError(f"no bar is left to judge: decisions would start at {first}, and end at {end}")
     if first > final:
         raise SubjectError(f"no bar is left to judge: decisions would start at {first}, and the data end at {final}")
     overlaps = subject.manifest.overlap(first, final)

@@ -19,8 +19,11 @@ ADDED = 0.5  # count that each token has before anything was seen (Krichevsky & 
 BACKOFFS = tuple(2.0**power for power in range(-2, 21))  # weights of the unigram, in counts
 TOP = 5
 TOKEN_DEFINITIONS: dict[str, str] = {
-    "cross_entropy": "Mean of minus the natural logarithm of the probability that the next token had, in nats.",
-    "bits": "The same with logarithm to base 2: what one token costs to write down when the forecast is known.",
+    "bits": (
+        "Mean of minus the logarithm to base 2 of the probability that the next token had: what one token costs to "
+        "write down when the forecast is known."
+    ),
+    "cross_entropy": "The same with the natural logarithm, in nats.",
     "perplexity": "Two to the power of bits: among how many equally likely tokens one would be as unsure.",
     "accuracy": "Share of bars whose token was the most probable one.",
     "top_5": "Share of bars whose token was among the five most probable ones.",

@@ -7,6 +7,7 @@ stream as from the whole series; codes are used unevenly, and a token says a lit
 `python -m tokenizer.analysis checkpoints/demo --data configs/train/demo.toml` draws all of it.
 """
 
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,10 @@ from pathlib import Path
 import numpy as np
 import tyro
 
+from configs.command import run_command
+from feeds.errors import FeedError
 from feeds.files import Source
+from models.checkpoint import CheckpointError
 from tokenizer.analysis import encoded
 from tokenizer.bars import BarSeries
 from tokenizer.codec import Codec
@@ -48,7 +52,7 @@ def show_stream(codec: Codec, bars: BarSeries, tokens: np.ndarray, count: int) -
         print(f"  {when:%Y-%m-%d %H:%M}  close {bars.close[at]:>9,.2f}  token {live[at]:>3}")
 
 
-def main() -> None:
+def main() -> int:
     options = tyro.cli(Options, description=__doc__)
     codec = Codec.load(options.checkpoint)
     bars = load_bars([BTC])["BTC-USD"]
@@ -73,7 +77,8 @@ def main() -> None:
         assert one.close_time_ns is not None
         when = datetime.fromtimestamp(one.close_time_ns / 1e9, UTC)
         print(f"  {when:%Y-%m-%d %H:%M}  {one.token:>3} after {one.before:>3}, {one.bits:.1f} bits, z {one.z:+.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(Path(__file__).name, main, (CheckpointError, FeedError)))

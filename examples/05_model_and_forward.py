@@ -7,6 +7,7 @@ forward pass over everything; and how probabilities of 128 codes become the dist
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import numpy as np
 import torch
 import tyro
 
+from configs.command import run_command
+from feeds.errors import FeedError
 from feeds.files import Source
-from models.checkpoint import read_manifest
+from models.checkpoint import CheckpointError, read_manifest
 from models.engine import Engine, Fed, ReturnTable
 from models.fingpt import FinGPT
 from tokenizer.bars import hours_of_week
@@ -40,7 +43,7 @@ class Options:
             raise ValueError(f"want 2 <= forecasts < bars <= 5000, was {self.forecasts} and {self.bars}")
 
 
-def main() -> None:
+def main() -> int:
     options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)  # a model this small is faster on one
     manifest = read_manifest(options.checkpoint)
@@ -88,7 +91,8 @@ def main() -> None:
         print(f"{'':32}{row}  {100 * volatility:10.2f}  {up:5.2f}  {100 * came:+.2f}")
     bits = -np.log(chances[:-1][np.arange(len(tokens) - 1), tokens[1:]]).mean() / math.log(2.0)
     print(f"\n{bits:.2f} bits a token over these {len(tokens)} bars; a blind guess has {math.log2(codec.codes):.2f}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(Path(__file__).name, main, (CheckpointError, FeedError)))

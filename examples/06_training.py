@@ -17,6 +17,7 @@ from pathlib import Path
 
 import tyro
 
+from configs.command import run_command
 from trainer.logs import read_log
 
 ROOT = Path(__file__).parent.parent
@@ -86,4 +87,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(Path(__file__).name, main, ()))

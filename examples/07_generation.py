@@ -7,6 +7,7 @@ spread of many paths is the forecast, since one path is only one of them. Nothin
 `python -m models.generate` does the same from the command line.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,11 @@ import numpy as np
 import torch
 import tyro
 
+from configs.command import run_command
+from configs.outputs import check_writable
+from feeds.errors import FeedError
 from feeds.files import Source
+from models.checkpoint import CheckpointError
 from models.engine import Engine, Fed, ReturnTable, Sampling
 from models.fan import Fan, bands, fan_png
 from models.fingpt import FinGPT
@@ -44,8 +49,9 @@ class Options:
             raise ValueError(f"paths must lie in [1, 10000], was {self.paths}")
 
 
-def main() -> None:
+def main() -> int:
     options = tyro.cli(Options, description=__doc__)
+    check_writable(options.out)  # better now than after the work
     torch.set_num_threads(1)  # a model this small is faster on one
     model, codec = FinGPT.load(options.checkpoint), Codec.load(options.checkpoint)
     bars = load_bars([BTC])["BTC-USD"]
@@ -82,7 +88,8 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_bytes(fan_png(Fan(title, "close", bars.close[-SHOWN:], prices, when)))
     print(f"\n{options.out}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(Path(__file__).name, main, (CheckpointError, FeedError)))

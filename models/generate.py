@@ -184,8 +184,8 @@ def _bars(config: GenerateConfig) -> "BarSeries":
 
 def run(checkpoint: Path, config: GenerateConfig) -> str:
     """Generate, draw, and return what is printed."""
+    from configs.outputs import check_writable
     from models.checkpoint import read_manifest
-    from models.outputs import check_writable
 
     manifest = read_manifest(checkpoint)
     if config.paths and manifest.codec is not None:

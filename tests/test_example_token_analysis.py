@@ -29,3 +29,10 @@ def test_the_example_asks_for_at_least_one() -> None:
 
     assert done.returncode == 2
     assert "top must lie in [1, 50], was 0" in done.stdout + done.stderr
+
+
+def test_a_missing_checkpoint_is_a_sentence() -> None:
+    done = example("--checkpoint", "nofolder")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "04_token_analysis.py: error: want a checkpoint folder at nofolder, was nothing\n"

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from configs.outputs import check_writable
 from models.checkpoint import CheckpointError, read_manifest
-from models.outputs import check_writable
 from tokenizer import pictures, vocabulary
 from tokenizer.bars import BarSeries, Ints
 from tokenizer.codec import Codec
@@ -216,7 +216,7 @@ def main(argv: Sequence[str]) -> int:
     def work() -> int:
         asked = tyro.cli(Command, args=list(argv), prog=PROGRAM, description=_DESCRIPTION, registry=registry())
         folder = Path(asked.config.out)
-        check_writable(folder / _FIGURES)
+        _check_place(folder)
         found = _analysed(asked.subject, asked.config)
         folder.mkdir(parents=True, exist_ok=True)
         for name in _PICTURES:
@@ -228,6 +228,18 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
     return run_command(PROGRAM, work, (AnalysisError, CheckpointError, ConfigError, FeedError, ValueError))
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder that cannot be written, or that holds something else: pictures of an earlier analysis go.
+
+    Raises:
+        AnalysisError, OSError: it is such a folder.
+    """
+    if folder.is_dir() and not (folder / _FIGURES).exists():
+        if other := min((path.name for path in folder.iterdir()), default=""):
+            raise AnalysisError(f"want an empty --out, or that of an earlier analysis, {folder} holds {other}")
+    check_writable(folder / _FIGURES)
 
 
 def _analysed(subject: Path, config: AnalysisConfig) -> Analysis:

@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 
 from configs.load import ConfigError
+from configs.outputs import check_writable
 from configs.version import code_version
 from models.checkpoint import MANIFEST, WEIGHTS
 from trainer import fingpt, shipped
 from trainer.config import TrainConfig
 from trainer.data import load_bars
 from trainer.flags import Arguments
+from trainer.logs import LOG
 from trainer.splits import Part, Split, split
 from trainer.tokenizer import fitted
 from trainer.walk import walk_forward
@@ -45,6 +47,11 @@ def _fingpt(arguments: Arguments, here: World) -> int:
     config, out, quiet = arguments.config, Path(arguments.config.folder), arguments.quiet
     if not config.folds:
         _refuse_occupied(out)
+    if here.first:
+        check_writable(out / MANIFEST)
+        check_writable(fingpt.work_folder(out) / LOG)
+    if config.shipped and not arguments.update and not config.folds and not Path(config.shipped).exists():
+        raise ConfigError(f"want a checkpoint to compare with, {config.shipped} does not exist: --update makes it")
     if arguments.tokens is not None:
         if config.folds:
             raise ConfigError("walk-forward wants times, and plain tokens have none: want folds = 0")

@@ -22,7 +22,7 @@ from tokenizer.bars import BarSeries
 from tokenizer.codec import Codec
 from trainer.config import LoopConfig, TrainConfig
 from trainer.data import TokenSeries, load_tokens, tokenize, tokens_digest
-from trainer.logs import draw, progress, read_log
+from trainer.logs import LOG, draw, progress, read_log
 from trainer.loop import STATE, Job, Trained, train
 from trainer.metrics import Metrics, judge, seen_before, usage
 from trainer.splits import Ranges, Split, ranges, tail_ranges, within
@@ -163,7 +163,7 @@ def train_model(
         )
     if not world.first:
         return None
-    draw(read_log(work / "log.csv"), work / "curves.png", f"{config.name}: {model.parameter_count():,} parameters")
+    draw(read_log(work / LOG), work / "curves.png", f"{config.name}: {model.parameter_count():,} parameters")
     metrics, lines = _judged(model, parts, language, trained, config)
     digest = write(
         out,

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from configs.load import ConfigError
 
 COLUMNS = ("step", "loss", "validation_loss", "lr", "grad_norm", "tokens", "seconds", "tokens_per_s")
+LOG = "log.csv"  # of a run, in the folder of its work
 _INK, _GRAY, _BLUE, _ORANGE = "#1f2933", "#8a94a0", "#2a6fbb", "#d9730d"
 
 
@@ -35,7 +36,7 @@ class Log:
 
     def __init__(self, folder: Path, step: int = 0, *, tensorboard: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "log.csv"
+        self.path = folder / LOG
         kept = [row for row in read_log(self.path) if row["step"] <= step] if step else []
         self._before_s = max((row["seconds"] for row in kept), default=0.0)
         self._began = time.perf_counter()

@@ -128,8 +128,7 @@ def joined(ours: Training, other: Training) -> Training:
         end=max(ours.end, other.end),
         embargo_end=max(ends),
         symbols=tuple(sorted({*ours.symbols, *other.symbols})),
-        # Two sets of bars: the digest of both digests names them.
-        data_sha256=hashlib.sha256(f"{ours.data_sha256} {other.data_sha256}".encode()).hexdigest(),
+        data_sha256=_both(ours.data_sha256, other.data_sha256),
         trials=max(ours.trials, other.trials),
     )
 
@@ -146,3 +145,8 @@ def _named(folder: Path, bar_s: float, split: Split) -> Fitted:
             f" want it before the test starts at {split.test[0]}"
         )
     return Fitted(codec=Codec.load(folder), training=training)
+
+
+def _both(ours: str, other: str) -> str:
+    """The digest of one set of bars, or of the digests of two."""
+    return ours if ours == other else hashlib.sha256(f"{ours} {other}".encode()).hexdigest()

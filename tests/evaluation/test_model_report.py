@@ -156,6 +156,7 @@ def test_in_sample_is_said_everywhere() -> None:
     assert "<strong>In sample.</strong>" in render(report)
     assert "in the training window" in heading(report)
     assert "**In sample: every figure is flattered.**" in markdown(report)
+    assert "IN SAMPLE: every figure is flattered." in shown(report)
     assert plain(report)["in_sample"] is True
     assert "In sample" not in render(made())
 

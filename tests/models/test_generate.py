@@ -12,12 +12,12 @@ from tiny_model import tiny
 from tokenizer_bars import rows, walk
 from training_files import bar_file, series
 
+from configs.outputs import check_writable
 from models.checkpoint import Training, write
 from models.engine import Engine, Fed
 from models.fan import Fan, bands, fan_png
 from models.fingpt import FinGPT
 from models.generate import GenerateConfig, GenerateError, main, parse_tokens, run
-from models.outputs import check_writable
 from models.sampling import Sampling
 from tokenizer.bars import BarSeries, hours_of_week
 from tokenizer.codec import Codec

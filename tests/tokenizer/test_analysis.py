@@ -155,6 +155,7 @@ def test_the_command_reads_plain_tokens(tmp_path: Path, capsys: pytest.CaptureFi
         (["said.txt", "--data", "bars.csv"], "plain tokens come without one"),
         (["empty"], "python -m tokenizer.analysis: error: empty is no checkpoint"),
         (["wrong.txt", "--out", "said.txt"], "Not a directory: said.txt/analysis.json"),  # before it is read
+        (["said.txt", "--out", "mine"], "want an empty --out, or that of an earlier analysis, mine holds usage.png"),
         (["said.txt", "--codes", "4097"], "codes must lie in [2, 4096], was 4097"),
     ],
 )
@@ -169,16 +170,19 @@ def test_what_cannot_be_analysed_is_a_sentence_and_2(
     (tmp_path / "said.txt").write_text("1 2 3")
     (tmp_path / "wrong.txt").write_text("no tokens")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "usage.png").write_text("of the user")
 
     assert main(arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+    assert (tmp_path / "mine" / "usage.png").read_text() == "of the user"
 
 
 def test_pictures_of_an_earlier_analysis_do_not_stay(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "found"
     out.mkdir()
-    for name in (*ALL, "notes.txt"):
+    for name in (*ALL, "analysis.json", "notes.txt"):
         (out / name).write_text("of another day")
 
     assert main([str(checkpoint), "--out", str(out)]) == 0

@@ -237,6 +237,22 @@ def test_a_place_that_no_checkpoint_can_take_is_refused_before_the_work(
     assert sorted(tmp_path.iterdir()) == there
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--out", "/proc/x"), "No such file or directory: /proc/x"),
+        (("--shipped", "nowhere"), "want a checkpoint to compare with, nowhere does not exist: --update makes it"),
+    ],
+)
+def test_what_cannot_end_well_is_refused_before_the_work(
+    data: Path, tmp_path: Path, flags: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fingpt", str(config_file(tmp_path, data)), *flags]) == 2
+    said = capsys.readouterr()
+    assert message in said.err
+    assert "step" not in said.err  # of the tokenizer's progress
+
+
 def test_the_code_is_named_when_the_run_begins(data: Path, tmp_path: Path) -> None:
     code_version.cache_clear()
     assert main(["fingpt", str(config_file(tmp_path, data)), "--feeds.0.path", "none.parquet"]) == 2

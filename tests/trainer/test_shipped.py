@@ -13,6 +13,7 @@ from configs.version import code_version
 from models.checkpoint import read_manifest, write
 from trainer.__main__ import main
 from trainer.shipped import compare
+from trainer.tokenizer import joined
 
 
 def checkpoint(folder: Path, *, bits: float | None = 5.99, shift: float = 0.0, **changed: Any) -> Path:
@@ -52,9 +53,9 @@ def test_the_shipped_checkpoint_is_compared_and_replaced_only_when_told(
     config = config_file(tmp_path, bar_file(tmp_path, [series("AAA", 1_200)]), f'shipped = "{home}"', steps=10)
     flags = ["fingpt", str(config), "--quiet"]
 
-    assert main(flags) == 1
-    assert "there is no" in capsys.readouterr().out
-    assert not home.exists()
+    assert main(flags) == 2
+    assert f"want a checkpoint to compare with, {home} does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
     assert main([*flags, "--update"]) == 0
     shipped = read_manifest(home).digest
     assert shipped == read_manifest(tmp_path / "made").digest
@@ -67,3 +68,9 @@ def test_the_shipped_checkpoint_is_compared_and_replaced_only_when_told(
     assert main([*flags, "--loop.steps", "6", "--optim.lr", "1e-5"]) == 1
     assert "other weights than" in capsys.readouterr().out
     assert read_manifest(home).digest == shipped
+
+
+def test_a_tokenizer_of_the_same_bars_changes_nothing_of_what_was_seen() -> None:
+    other = replace(TRAINING, data_sha256="cd" * 32)
+    assert joined(TRAINING, TRAINING).data_sha256 == TRAINING.data_sha256
+    assert joined(TRAINING, other).data_sha256 not in (TRAINING.data_sha256, other.data_sha256)
