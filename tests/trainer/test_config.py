@@ -8,6 +8,7 @@ import pytest
 
 from configs.load import ConfigError, build, load, plain
 from models.fingpt import FinGPT
+from trainer.advisor_config import AdvisorTrainConfig
 from trainer.config import LoopConfig, OptimConfig, SplitConfig, TokenizerFit, TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -17,8 +18,9 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configs_are_valid_and_survive_a_round_trip(path: Path) -> None:
-    config = load(TrainConfig, path)
-    assert build(TrainConfig, plain(config)) == config
+    kind = AdvisorTrainConfig if path.stem.startswith("advisor_") else TrainConfig
+    config: Any = load(kind, path)
+    assert build(kind, plain(config)) == config
     assert config.name == path.stem.replace("_", "-")
 
 
