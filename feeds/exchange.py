@@ -144,8 +144,10 @@ def connect(config: ExchangeConfig, *, private: bool = False) -> Any:
 
 async def disconnect(exchange: Any) -> None:
     """Close every socket and session of a client within seconds, answered or not."""
-    await hang_up(exchange, *(exchange.clients or {}))
-    await exchange.close()
+    try:
+        await hang_up(exchange, *(exchange.clients or {}))
+    finally:
+        await exchange.close()  # also where a socket does not end well, or who waits for it is cancelled
 
 
 async def hang_up(exchange: Any, *urls: str) -> None:

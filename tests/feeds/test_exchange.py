@@ -492,3 +492,25 @@ def test_nothing_is_kept_from_a_client_that_sends_no_orders(keys: ExchangeConfig
 
     assert asyncio.run(room(private=False)) == 10
     assert asyncio.run(room(private=True)) == 9
+
+
+def test_a_socket_that_does_not_end_well_leaves_no_session_open() -> None:
+    class Broken:
+        connecting = False
+        error = None
+
+        def reject(self, error: Exception) -> None: ...
+
+        async def close(self) -> None:
+            raise RuntimeError("no end")
+
+    async def run() -> None:
+        exchange = connect(LOCAL)
+        exchange.open()  # the session that a first request would open
+        session = exchange.session
+        exchange.clients = {"ws://127.0.0.1:9": Broken()}
+        with pytest.raises(RuntimeError, match="no end"):
+            await disconnect(exchange)
+        assert session.closed
+
+    asyncio.run(run())
