@@ -14,13 +14,14 @@ from evaluation.costs import COST_DEFINITIONS, Breakdown, Cost
 from evaluation.drawdowns import Drawdown
 from evaluation.figures import Figure
 from evaluation.foresight import FORESIGHT_DEFINITIONS, Foresight
+from evaluation.hindsight import hindsight
 from evaluation.returns import REPLICATIONS, SEED, Performance
-from evaluation.run import Checkpoint
+from evaluation.run import NEVER, Checkpoint
 from evaluation.tables import TABLE_DEFINITIONS, Contribution
 from evaluation.trading import DEFINITIONS, Report
 from evaluation.trips import RoundTrip
 
-SCHEMA = 3
+SCHEMA = 4
 TRIPS_FILE = "trips.parquet"
 TRIPS_SCHEMA = pa.schema(
     {
@@ -54,6 +55,7 @@ def plain(report: Report) -> dict[str, Any]:
         },
         "window": {"start": _stamp(report.start), "end": _stamp(report.end)},
         "in_sample": [{"start": _stamp(start), "end": _stamp(end)} for start, end in report.in_sample],
+        "advisor": _advisor(report),
         "symbols": list(report.symbols),
         "costs": list(report.costs),
         "sample": report.sample,
@@ -164,6 +166,15 @@ def _aim(aim: Aim) -> dict[str, Any]:
         "hours": aim.hours,
         "hours_in_market": aim.hours_in_market,
     }
+
+
+def _advisor(report: Report) -> dict[str, Any] | None:
+    one = report.advisor
+    if one is None:
+        return None
+    until = None if one.learnt_until in (None, NEVER) else _stamp(one.learnt_until)
+    told = {"backend": one.backend, "model_id": one.model_id, "learnt_until": until}
+    return told | {"hindsight": bool(hindsight(report))}
 
 
 def _performance(performance: Performance) -> dict[str, Any]:

@@ -123,16 +123,16 @@ def terminal_cells(report: Report) -> list[Cells]:
 
 
 def _trained(one: Checkpoint, report: Report) -> str:
-    if one.start is None or one.end is None or one.guard_end is None:
+    if one.end is None or one.guard_end is None:
         return "trained on data of unknown times, so the whole run counts as in sample"
-    text = f"trained on {date(one.start)} to {date(one.end)}"
+    text = f"trained on {'data up' if one.start is None else date(one.start)} to {date(one.end)}"
     if one.guard_end > one.end:
         text += f", with an embargo to {date(one.guard_end)}"
     if one.guard_end < report.start:
         return f"{text}; this run begins after it"
-    if report.end < one.start:
+    if one.start is not None and report.end < one.start:
         return f"{text}; this run ends before it"
-    first, last = max(one.start, report.start), min(one.guard_end, report.end)
+    first, last = max(one.start or report.start, report.start), min(one.guard_end, report.end)
     return f"{text}; from {_minute(first)} to {_minute(last)} this run is in sample"
 
 

@@ -12,8 +12,16 @@ import numpy as np
 from evaluation import charts
 from evaluation.display import MISSING, PERCENT, Row, activity_rows, change, count, date, risk_rows, verdict
 from evaluation.grids import Grid, summary_grids, trip_grid
+from evaluation.hindsight import advisor_facts, hindsight
 from evaluation.hold import Hold
-from evaluation.model_words import aim_grid, foresight_grid, marked, training_facts, training_lines, warning
+from evaluation.model_words import (
+    aim_grid,
+    foresight_grid,
+    marked,
+    training_facts,
+    training_lines,
+    warning,
+)
 from evaluation.returns import REPLICATIONS, SEED
 from evaluation.run import Fills, Marks, RunRecord
 from evaluation.trading import Report
@@ -102,6 +110,8 @@ def _banner(report: Report) -> str:
     banners = []
     if report.in_sample:
         banners.append(f"<strong>In sample.</strong> {escape(warning(report))}")
+    if told := hindsight(report):
+        banners.append(f"<strong>Hindsight.</strong> {escape(told)}")
     if report.partial:
         banners.append(
             "<strong>Partial run.</strong> It ended before its planned end; every figure covers only what had happened "
@@ -248,6 +258,7 @@ def _facts(report: Report) -> str:
         ("Judged", f"{report.start:%Y-%m-%d %H:%M} to {report.end:%Y-%m-%d %H:%M} UTC"),
         ("What was fitted", report.sample),
         *training_facts(report),
+        *advisor_facts(report),
         ("Costs", "\n".join(report.costs) or "None."),
         ("Trading days", f"{report.days_per_year} a year"),
         ("Intervals", bootstrap),

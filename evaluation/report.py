@@ -13,6 +13,7 @@ from rich.text import Text
 from evaluation.display import Row, activity_rows, amount, count, risk_rows, share, value_of
 from evaluation.document import TRIPS_FILE, plain, trips_table
 from evaluation.grids import COSTS, bps, strategy_name
+from evaluation.hindsight import advisor_lines
 from evaluation.hold import buy_and_hold
 from evaluation.model_words import marked, terminal_cells, training_lines, warning
 from evaluation.page import render
@@ -55,7 +56,11 @@ def write(out: Path, record: RunRecord, report: Report) -> tuple[Path, Path, Pat
 def summary_table(report: Report) -> Table:
     """The main figures for the terminal, one screen, reasons in place of what is missing."""
     title = marked(report.title + (" (partial run)" if report.partial else ""), report)
-    said = [*([f"IN SAMPLE. {warning(report)}"] if report.in_sample else []), *training_lines(report)]
+    said = [
+        *([f"IN SAMPLE. {warning(report)}"] if report.in_sample else []),
+        *training_lines(report),
+        *advisor_lines(report),
+    ]
     table = Table(
         title=Text(title), title_justify="left", caption=Text("\n".join(said)) if said else None, caption_justify="left"
     )

@@ -98,13 +98,13 @@ class Checkpoint:
     name: str
     digest: str
     start: datetime | None  # close of the first bar that it was trained on; None: not known
-    end: datetime | None  # of the last one
+    end: datetime | None  # of the last one; None: not known, and start neither
     guard_end: datetime | None  # the last moment that counts as in sample, embargo included
 
     def __post_init__(self) -> None:
-        known = [time is not None for time in (self.start, self.end, self.guard_end)]
-        if any(known) != all(known):
-            raise ValueError(f"want the whole training window of {self.name} or none of it")
+        start, end, guard_end = (time is not None for time in (self.start, self.end, self.guard_end))
+        if end != guard_end or (start and not end):
+            raise ValueError(f"want the training window of {self.name} whole, its end alone, or none of it")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,6 +127,18 @@ class VolatilityTarget:
     target: float  # annual standard deviation of what is allotted to it, at a full position in one symbol
     allocation: float  # of the account's equity
     by: str  # which volatility positions were sized by: "forecast" or "realised"
+
+
+NEVER = datetime.min  # noqa: DTZ901 - before any time, and no time of the engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advisor:
+    """Who read the news of a run, and what it may have known already."""
+
+    backend: str
+    model_id: str
+    learnt_until: datetime | None  # naive UTC; None: nobody says; NEVER: it has learnt nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -159,6 +171,7 @@ class RunRecord:
     # Parts of the run that a price model was trained on, from and to, naive UTC, in order and apart.
     in_sample: tuple[tuple[datetime, datetime], ...] = ()
     targets: tuple[VolatilityTarget, ...] = ()  # of the strategies that size by volatility
+    advisor: Advisor | None = None  # None: nobody read news
 
     def __post_init__(self) -> None:
         if not 0.0 < self.initial_cash < math.inf:

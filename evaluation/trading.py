@@ -14,6 +14,7 @@ from evaluation.foresight import Foresight, foresight
 from evaluation.hold import Hold, buy_and_hold
 from evaluation.returns import RETURNS_MIN, Performance, daily_values, performance, trading_days, undefined
 from evaluation.run import (
+    Advisor,
     Checkpoint,
     DataDescription,
     Ints,
@@ -98,6 +99,7 @@ class Report:
     foresight: tuple[Foresight, ...]  # how the forecasts did, all symbols first; empty where no price model spoke
     halflife_bars: float | None  # of the EWMA volatility that they are measured against
     aim: Aim | None  # None: no strategy sizes by volatility
+    advisor: Advisor | None  # None: nobody read news
 
     @property
     def profit(self) -> float:
@@ -165,6 +167,7 @@ def evaluate(record: RunRecord) -> Report:
         foresight=() if model is None else foresight(model),
         halflife_bars=None if model is None else model.halflife_bars,
         aim=volatility_aim(record, marks),
+        advisor=record.advisor,
     )
 
 

@@ -97,6 +97,7 @@ def plan(config: BacktestConfig, *, whole: bool = True) -> Plan:
         cost_basis=config.cost_basis,
         risk=config.risk,
         forecast=config.forecast,
+        advisor=config.advisor,
     )
     checks.check_account(trading)
     checks.check_conversions(config, trading, feeds)

@@ -10,17 +10,17 @@ from feeds.instruments import Instrument
 from feeds.news import NewsConfig
 from feeds.times import bar_length
 from nodes.adaptive import AdaptiveConfig, MarketStateConfig
+from nodes.advise import AdvisorConfig
 from nodes.alerts import PriceAlertConfig
 from nodes.forecast import ForecastConfig
 from nodes.fuse import FuseConfig
 from nodes.macro import MacroConfig
-from nodes.news import NewsSignalConfig
 from nodes.risk import RiskConfig
 from nodes.sizing import SizingConfig
 from nodes.strategies import StrategyLimits
 from nodes.technical import TechnicalConfig
 
-_SIGNAL_SOURCES = ("technical", "adaptive", "forecast", "macro", "news", "price_alert")
+_SIGNAL_SOURCES = ("technical", "adaptive", "forecast", "macro", "advisor", "price_alert")
 MAIN = "main"  # the strategy of a config that names none
 _COST_BASES = ("average", "fifo")
 _YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
@@ -28,7 +28,7 @@ _YEARS = (1700, 2200)  # well inside csp's range, as the feeds have it
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalsConfig:
-    """Which sources speak, and how each is set. Forecast, macro and news speak only where there is such a thing."""
+    """Which sources speak, and how each is set. Forecast, macro and advisor speak only where there is such a thing."""
 
     use: tuple[str, ...] = _SIGNAL_SOURCES  # sources that speak
     plugins: tuple[str, ...] = ()  # "module:function", each (ts[Bar], symbol, Feeds) -> ts[Signal]
@@ -36,7 +36,6 @@ class SignalsConfig:
     market: MarketStateConfig = field(default_factory=MarketStateConfig)
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
     macro: MacroConfig = field(default_factory=MacroConfig)
-    news: NewsSignalConfig = field(default_factory=NewsSignalConfig)
     price_alert: PriceAlertConfig = field(default_factory=PriceAlertConfig)
 
     def __post_init__(self) -> None:
@@ -96,6 +95,7 @@ class TradingConfig(AccountConfig):
 
     strategies: tuple[StrategyConfig, ...]
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
+    advisor: AdvisorConfig = field(default_factory=AdvisorConfig)
 
     def __post_init__(self) -> None:
         names = [strategy.name for strategy in self.strategies]
@@ -122,6 +122,7 @@ class RunConfig:
     fuse: FuseConfig = field(default_factory=FuseConfig)
     sizing: SizingConfig = field(default_factory=SizingConfig)
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
+    advisor: AdvisorConfig = field(default_factory=AdvisorConfig)
     risk: RiskConfig = field(default_factory=RiskConfig)
     broker: PaperConfig = field(default_factory=PaperConfig)
     strategies: tuple[StrategyConfig, ...] = ()  # empty: one, of the signals, fuse and sizing above

@@ -10,7 +10,7 @@ from brokers.events import Answers, CancelRequest, CashFlow, CorporateAction, Fi
 from feeds.events import Bar, Depth, FeedStatus, MacroPoint, NewsItem, Quote, Trade
 from feeds.files import Source
 from feeds.record import Inputs
-from nodes.events import Alert, Forecast, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
+from nodes.events import Advice, Alert, Forecast, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
 from nodes.risk import TradingState
 
 # Where approved orders and cancels go.
@@ -36,6 +36,7 @@ class Feeds:
     status: ts[FeedStatus] | None = None  # of the live feeds and the venue; None: files cannot fail in the middle
     live: ts[bool] | None = None  # ticks once, when history is over and what follows is live; None: it is all history
     forecasts: dict[str, ts[Forecast]] = field(default_factory=dict)  # of the next bar, where the price models speak
+    advice: ts[Advice] | None = None  # of the news, where an advisor is asked
     marks: dict[str, ts[float]] = field(default_factory=dict)  # prices of the books where they are not the bars' closes
     required: dict[str, tuple[str, ...]] = field(default_factory=dict)  # live feeds that a symbol cannot trade without
     inputs: Inputs = field(default_factory=Inputs)  # of what a plugin brings in itself: recorded live, then replayed
@@ -68,4 +69,5 @@ class Streams(AccountStreams):
     final_signals: ts[Signal]
     targets: ts[TargetPosition]
     forecasts: ts[Forecast] | None = None  # None: no price model speaks
+    ai_signals: ts[Advice] | None = None  # None: no advisor is asked
     strategy_fills: ts[StrategyFill] | None = None  # None: there is one strategy, and the fills are its own

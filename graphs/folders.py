@@ -9,6 +9,7 @@ from configs.load import ConfigError, listed
 
 # Everything that a run writes. Whatever else lies in a folder is not ours to write beside, nor to remove.
 _FILES = (
+    "ai_signals.parquet",
     "alerts.parquet",
     "equity.parquet",
     "equity.png",

@@ -14,14 +14,14 @@ import pyarrow.parquet as pq
 
 from configs.version import code_version
 from evaluation import report as files
-from evaluation.run import DataDescription, Market, RunRecord
+from evaluation.run import Advisor, DataDescription, Market, RunRecord
 from evaluation.trading import Report, evaluate
 from feeds.files import tables
 from feeds.instruments import Instrument
 from feeds.raw import locate
 from graphs.backtest import Outcome, Plan
 from graphs.forecasting import digests
-from graphs.seen import in_sample, price_model, volatility_targets, without_model
+from graphs.seen import advisor, in_sample, price_model, volatility_targets, without_model
 
 _POINTS = 20_000  # prices kept per symbol for buy-and-hold and the charts
 _PACKAGES = ("csp", "numpy", "pandas", "pyarrow", "torch")
@@ -32,7 +32,8 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
 
     None, and only the manifest, where the run was interrupted before its first event.
     """
-    _write_manifest(plan, outcome, folder)
+    advised = advisor(plan)
+    _write_manifest(plan, outcome, advised, folder)
     written = folder / "equity.parquet"
     if not written.exists() or (equity := pq.read_table(written)).num_rows == 0:
         return None
@@ -71,6 +72,7 @@ def judge(plan: Plan, outcome: Outcome, folder: Path) -> Report | None:
         ),
         model=model,
         in_sample=in_sample(plan, outcome),
+        advisor=advised,
         targets=volatility_targets(plan, model),
     )
     report = evaluate(record)
@@ -172,7 +174,7 @@ def _digest(hashes: list[str]) -> str:
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:
+def _write_manifest(plan: Plan, outcome: Outcome, advised: Advisor | None, folder: Path) -> None:
     """What is needed to run this again: config, data hashes, versions, how it ended."""
     manifest: dict[str, Any] = {
         "schema": 1,
@@ -189,6 +191,7 @@ def _write_manifest(plan: Plan, outcome: Outcome, folder: Path) -> None:
         "window": {"start": plan.start, "end": plan.end, "reached": outcome.reached},
         "partial": outcome.interrupted,
         "checkpoints": digests(plan.config.forecast, plan.models),
+        "advisor": None if advised is None else {"backend": advised.backend, "model_id": advised.model_id},
         "in_sample": plan.in_sample,
         "halted": _halted(plan, outcome) or None,
         "code": code_version(),

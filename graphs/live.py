@@ -25,7 +25,7 @@ from graphs.live_outcome import LiveOutcome, remember
 from graphs.sinks import WATCHED, print_refusals, print_streams
 from graphs.trading import Plugins, trading_system
 from nodes.decided import decided
-from nodes.events import Alert, RiskAction
+from nodes.events import Advice, Alert, RiskAction
 from nodes.halts import keep_halt
 from nodes.keep import keep_fills, keep_flows, keep_risk
 from nodes.since import after_live, from_live, since_live
@@ -41,6 +41,7 @@ OUTCOMES: dict[str, type] = {  # what a replay is compared with
     "fills": Fill,
     "risk": RiskAction,
     "alerts": Alert,
+    "ai_signals": Advice,
 }
 
 
@@ -119,14 +120,15 @@ def live_graph(plan: LivePlan, ends: Ends, system: System = trading_system) -> N
     approved, updates, fills = streams.approved, streams.updates, streams.fills
     over = finished(stop, approved, updates, fills, on_stop, config.stop_timeout_s, plan.opening)
     csp.stop_engine(over)
-    watched = [name for name in WATCHED if hasattr(streams, name)]  # a system of one's own has no final signals
+    watched = [name for name in WATCHED if getattr(streams, name, None) is not None]  # a system of one's own says less
     seen = replace(streams, **{name: from_live(getattr(streams, name), feeds.live) for name in (*watched, "updates")})
     remember(seen, over, ends.outcome)
     if ends.journal:
         _keep(plan, streams, feeds.live, ends.journal)
     if ends.recorder is not None:
         for name, kind in OUTCOMES.items():
-            ends.recorder.record(name, kind, getattr(streams, name), "outputs")
+            edge = getattr(streams, name, None)
+            ends.recorder.record(name, kind, csp.null_ts(kind) if edge is None else edge, "outputs")
     if ends.show:
         print_streams(seen, (*watched, "approved") if plan.dry_run else tuple(watched))
         if not plan.dry_run:  # which lets every order expire

@@ -117,6 +117,7 @@ def trading_of(config: LiveConfig, instruments: tuple[Instrument, ...]) -> Tradi
         cost_basis=config.cost_basis,
         risk=config.risk,
         forecast=config.forecast,
+        advisor=config.advisor,
     )
 
 

@@ -24,7 +24,7 @@ from graphs.live_outcome import LiveOutcome
 from graphs.live_plan import Prepared, trading_of
 from graphs.trading import trading_system
 
-_GRAPH = 1  # of what the manifest says beside the format of the streams
+_GRAPH = 2  # of what the manifest says beside the format of the streams
 _FAR = datetime(2200, 1, 1)  # a live run ends when it is stopped
 _PACKAGES = ("csp", "numpy", "pyarrow", "ccxt", "pandas", "pandas-market-calendars", "torch")
 

@@ -1,15 +1,18 @@
 """What the judge of a backtest must know of its price models: what they had seen, what they said, and what came."""
 
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from evaluation.run import Checkpoint, Floats, Ints, PriceModel, VolatilityTarget
+from evaluation.run import NEVER, Advisor, Checkpoint, Floats, Ints, PriceModel, VolatilityTarget
 from feeds.files import Description, Source, tables
 from feeds.times import bar_length, length_label
+from graphs.advising import advisor_of, asks
 from graphs.backtest import Outcome, Plan
+from models.advisor.advice import LEARNT_NOTHING, LEARNT_UNKNOWN
 
 _US_NS = 1_000
 
@@ -41,6 +44,17 @@ def price_model(plan: Plan, outcome: Outcome, folder: Path) -> PriceModel | None
         forecasts=pq.read_table(said) if said.exists() else None,
         closes={symbol: _closes(plan, outcome, symbol) for symbol in spoken},
     )
+
+
+def advisor(plan: Plan) -> Advisor | None:
+    """Who read the news of a run; None where nobody did."""
+    if not plan.config.news or not asks(plan.trading):
+        return None
+    with closing(advisor_of(plan.trading.advisor)) as model:
+        one = model.load()
+        known = one.learnt_until
+        until = NEVER if known == LEARNT_NOTHING else None if known == LEARNT_UNKNOWN else known
+        return Advisor(backend=one.backend, model_id=one.model_id, learnt_until=until)
 
 
 def without_model(plan: Plan) -> str:

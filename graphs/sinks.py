@@ -14,19 +14,21 @@ from brokers.events import NEVER, Fill, OrderRequest, OrderState, OrderType, Ord
 from brokers.figures import passed
 from brokers.orders import ENDED
 from graphs.edges import AccountStreams, Streams
-from nodes.events import Alert, Forecast, RiskAction, RiskActionKind, Signal, TargetPosition
+from nodes.events import Advice, Alert, Forecast, RiskAction, RiskActionKind, Signal, TargetPosition
 from nodes.forecast import LEVELS
 
 T = TypeVar("T")
 
 _NOT_TAKEN = (OrderState.REJECTED, OrderState.EXPIRED)
-WATCHED = ("final_signals", "orders", "fills", "risk", "alerts")
+WATCHED = ("ai_signals", "final_signals", "orders", "fills", "risk", "alerts")
 
 
 def print_streams(streams: AccountStreams, names: tuple[str, ...] = WATCHED) -> None:
     """Print streams to stdout as they tick, one line a tick, engine time first."""
     for name in names:
-        csp.print(name, _line(getattr(streams, name)))
+        edge = getattr(streams, name, None)
+        if edge is not None:  # nobody may be asked for advice
+            csp.print(name, _line(edge))
 
 
 def print_refusals(streams: AccountStreams) -> None:
@@ -99,6 +101,12 @@ def _signal(signal: Signal) -> str:
     return f"{signal.symbol} score {signal.score:+.3f}, confidence {signal.confidence:.3f} [{signal.source}]"
 
 
+def _advice(advice: Advice) -> str:
+    said = f"score {advice.score:+.3f}, confidence {advice.confidence:.3f}"
+    about = advice.symbol or "the market"
+    return f"{advice.action.name} {about} {said}: {advice.reason} [{advice.backend}, item {advice.item_id}]"
+
+
 def _target(target: TargetPosition) -> str:
     return f"{target.symbol} {_number(target.quantity)}"
 
@@ -126,6 +134,7 @@ _WORDS: dict[type, Callable[[Any], str]] = {
     OrderRequest: _order,
     OrderUpdate: _update,
     Fill: _fill,
+    Advice: _advice,
     Signal: _signal,
     TargetPosition: _target,
     RiskAction: _risk,
@@ -204,6 +213,9 @@ def record_streams(streams: AccountStreams, folder: Path) -> None:
         levels = {f"q{level * 100:02.0f}": _quantile(forecast, n) for n, level in enumerate(LEVELS)}
         names = ("symbol", "asof", "mean", "volatility", "probability_up", "entropy", "surprise", "token")
         _write(folder / "forecasts.parquet", {name: getattr(forecast, name) for name in names} | levels)
+    advice = streams.ai_signals if isinstance(streams, Streams) else None
+    if advice is not None:
+        _write(folder / "ai_signals.parquet", {name: getattr(advice, name) for name in Advice.metadata()})
     shares = streams.strategy_fills if isinstance(streams, Streams) else None
     if shares is not None:
         _write(

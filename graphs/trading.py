@@ -15,17 +15,20 @@ from feeds.events import Bar, Trade
 from feeds.instruments import Instrument
 from feeds.streams import SETTLE, by_symbol, together
 from graphs.account import Account, once_connected
+from graphs.advising import advise
 from graphs.config import MAIN, StrategyConfig, TradingConfig
 from graphs.edges import AccountStreams, Feeds, Streams, Venue
 from graphs.forecasting import price_forecasts
 from nodes.adaptive import adaptive_signal, market_state
+from nodes.advice_exposure import cap_advice
+from nodes.advise import SOURCE as ADVISOR
+from nodes.advise import advice_signal
 from nodes.alerts import price_change_alert
 from nodes.allocation import allocate, net_target
 from nodes.events import Alert, MarketState, PositionUpdate, RiskAction, Signal, StrategyFill, TargetPosition
-from nodes.forecast import ForecastConfig, expected_volatility, forecast_signal
+from nodes.forecast import expected_volatility, forecast_signal
 from nodes.fuse import check_names, fuse_signals
 from nodes.macro import macro_signal
-from nodes.news import news_signal
 from nodes.orders import generate_orders
 from nodes.risk import limit_target
 from nodes.since import since_live
@@ -78,6 +81,10 @@ def trading_system(
         told = price_forecasts(feeds, config)
         feeds = replace(feeds, forecasts=told.by_symbol)
         said.alerts += told.alerts
+    if feeds.advice is None:
+        advised = advise(feeds, config)
+        feeds = replace(feeds, advice=advised.advice)
+        said.alerts += advised.alerts
     account = Account(feeds, config, opening)
     wire = _alone if _is_alone(config) else _netted
     wanted = wire(feeds, config, account, said, plugins or {}, halted)
@@ -110,6 +117,7 @@ def trading_system(
         final_signals=together(said.final),
         targets=together(list(wanted.targets.values())),
         forecasts=together(list(feeds.forecasts.values())) if feeds.forecasts else None,
+        ai_signals=feeds.advice,
         strategy_fills=None if wanted.share is None else wanted.share(done),
     )
 
@@ -236,34 +244,73 @@ def _targets(
     targets = {}
     for instrument in config.instruments:
         symbol = instrument.symbol
-        close, sizing = account.closes[symbol], strategy.sizing
-        opinion = _opinions(feeds, instrument, strategy, config.forecast, extra)
-        said.signals += opinion.signals
+        opinion = _opinions(feeds, instrument, strategy, config, extra)
+        signals = [*opinion.signals, *opinion.advised]
+        said.signals += signals
         said.alerts += opinion.alerts
-        fused = fuse_signals(opinion.signals, opinion.state, symbol, strategy.fuse)
-        if feeds.live is not None:
-            # History is for opinions to form, not to be traded. By then the books have their first mark.
-            fused = since_live(fused, csp.delay(feeds.live, SETTLE))
+        fused = _fused(signals, opinion.state, feeds, symbol, strategy)
         said.final.append(fused)
-        volatility = kelly = csp.null_ts(float)
-        if sizing.mode == "volatility":
-            volatility = _volatility(feeds, symbol, strategy)
-        elif sizing.mode == "kelly":
-            kelly = kelly_fraction(fused, close, sizing.kelly_window)
-        wanted = account.wanted[symbol]
-        target = target_position(
-            fused,
-            account.prices[symbol],
-            equity,
-            volatility,
-            kelly,
-            instrument,
-            sizing,
-            held=wanted if alone else 0.0,
-            decide=not alone and wanted != 0.0,  # it is nobody's yet
-        )
+        target = _sized(fused, feeds, instrument, strategy, account, equity, alone=alone)
+        if opinion.advised:
+            own = csp.null_ts(TargetPosition)
+            if opinion.signals:
+                own = _fused(opinion.signals, opinion.state, feeds, symbol, strategy)
+                own = _sized(own, feeds, instrument, strategy, account, equity, alone=alone)
+            held = account.wanted[symbol]
+            price = account.prices[symbol]
+            target = cap_advice(
+                target,
+                own,
+                price,
+                equity,
+                instrument,
+                config.advisor,
+                held=held if alone else 0.0,
+                decide=not alone and held != 0.0,
+            )
         targets[symbol] = once_connected(target, symbol, feeds)
     return targets
+
+
+def _fused(
+    signals: list[Any], state: ts[MarketState], feeds: Feeds, symbol: str, strategy: StrategyConfig
+) -> ts[Signal]:
+    """What signals say together. History is for opinions to form, not to be traded: live they begin with `live`."""
+    fused = fuse_signals(signals, state, symbol, strategy.fuse)
+    if feeds.live is None:
+        return fused
+    return since_live(fused, csp.delay(feeds.live, SETTLE))  # by then the books have their first mark
+
+
+def _sized(
+    fused: ts[Signal],
+    feeds: Feeds,
+    instrument: Instrument,
+    strategy: StrategyConfig,
+    account: Account,
+    equity: ts[float],
+    *,
+    alone: bool,
+) -> ts[TargetPosition]:
+    """The position that an opinion is worth."""
+    symbol, sizing = instrument.symbol, strategy.sizing
+    volatility = kelly = csp.null_ts(float)
+    if sizing.mode == "volatility":
+        volatility = _volatility(feeds, symbol, strategy)
+    elif sizing.mode == "kelly":
+        kelly = kelly_fraction(fused, account.closes[symbol], sizing.kelly_window)
+    wanted = account.wanted[symbol]
+    return target_position(
+        fused,
+        account.prices[symbol],
+        equity,
+        volatility,
+        kelly,
+        instrument,
+        sizing,
+        held=wanted if alone else 0.0,
+        decide=not alone and wanted != 0.0,  # it is nobody's yet
+    )
 
 
 def _volatility(feeds: Feeds, symbol: str, strategy: StrategyConfig) -> ts[float]:
@@ -278,6 +325,7 @@ def _volatility(feeds: Feeds, symbol: str, strategy: StrategyConfig) -> ts[float
 @dataclass(frozen=True, slots=True)
 class _Opinions:
     signals: list[Any]
+    advised: list[Any]  # the advisor's, where it is asked: its part in a position is capped
     alerts: list[Any]
     state: ts[MarketState]
 
@@ -286,7 +334,7 @@ def _opinions(
     feeds: Feeds,
     instrument: Instrument,
     strategy: StrategyConfig,
-    forecast: ForecastConfig,
+    config: TradingConfig,
     plugins: tuple[SignalPlugin, ...],
 ) -> _Opinions:
     """Every source of signals about one symbol."""
@@ -309,25 +357,27 @@ def _opinions(
         alerts.append(adaptive.alert)
     if "forecast" in use and symbol in feeds.forecasts:
         round_trip = 2e-4 * instrument.taker_bps
-        signals.append(forecast_signal(feeds.forecasts[symbol], forecast, feeds.bar_lengths[symbol], round_trip))
+        horizon = feeds.bar_lengths[symbol]
+        signals.append(forecast_signal(feeds.forecasts[symbol], config.forecast, horizon, round_trip))
     if "macro" in use and feeds.macro is not None:
         signals.append(macro_signal(feeds.macro, symbol, strategy.signals.macro))
-    if "news" in use and feeds.news is not None:
-        signals.append(news_signal(feeds.news, symbol, strategy.signals.news))
+    advised = []
+    if ADVISOR in use and feeds.advice is not None:
+        advised.append(advice_signal(feeds.advice, bar.close, symbol, config.advisor))
     if "price_alert" in use:
         alerts.append(price_change_alert(bar.close, symbol, strategy.signals.price_alert))
     signals += [plugin(bar, symbol, feeds) for plugin in plugins]
-    if not signals:
+    if not signals and not advised:
         whose = "" if strategy.name == MAIN else f"strategy {strategy.name}: "
         raise ConfigError(
             f"{whose}{symbol} has no source of signals in signals.use, signals.technical.enabled or a plugin"
         )
-    return _Opinions(signals, alerts, state)
+    return _Opinions(signals, advised, alerts, state)
 
 
 def _source_names(feeds: Feeds, strategy: StrategyConfig) -> list[str]:
     """What the signals in use call themselves."""
-    names: list[str] = [name for name in ("adaptive", "forecast", "macro", "news") if name in strategy.signals.use]
+    names: list[str] = [name for name in ("adaptive", "advisor", "forecast", "macro") if name in strategy.signals.use]
     if "technical" in strategy.signals.use:
         suffixes = ["", *(f"@{length}" for _, length in feeds.slower_bars)]
         names += [rule + suffix for rule in strategy.signals.technical.enabled for suffix in suffixes]

@@ -20,6 +20,31 @@ class Signal(csp.Struct, strict=True):
     asof: datetime  # engine time of the data it rests on
 
 
+class AdviceAction(csp.Enum):
+    BUY_SIGNAL = 1
+    SELL_SIGNAL = 2
+    HOLD = 3
+
+
+class Advice(csp.Struct, strict=True):
+    """What the advisor makes of one headline: an opinion among others, never an order."""
+
+    symbol: str  # whom the feed says it is about; "" for no one symbol
+    action: AdviceAction
+    score: float  # probability of a rise less that of a fall, [-1, 1]
+    confidence: float  # probability of the likeliest of the two and neither, [0, 1]; 0 where nothing was read
+    reason: str  # never words of the headline or of a model
+    backend: str  # what answered; "guard" where the headline was not read
+    model_id: str
+    prompt_id: str
+    item_id: str  # of the headline, its printable ASCII alone
+    input_hash: str  # SHA-256 of text, symbol, model and question; "" where nobody was asked
+    latency_ms: float  # engine time from the headline to this
+    asof: datetime  # engine time at which the headline was known
+    published: datetime
+    expires: datetime  # engine time from which it counts no more
+
+
 class TokenFrame(csp.Struct, strict=True):
     """One bar as a token of each price model."""
 

@@ -15,7 +15,8 @@ from nodes.events import MarketState, Regime, Signal, Trend, VolumeProfile
 _NOTHING = 1e-12  # a total weight or score below this carries no opinion, only rounding
 
 
-_WEIGHTS = {"macro": 0.5, "news": 0.5}
+_WEIGHTS = {"advisor": 0.5, "macro": 0.5}
+_SHARES = {"advisor": 0.3}
 _TREND_FOLLOWING = ("moving_average", "sma_cross", "ema_cross", "momentum", "donchian")
 _DEFAULTS = {*_WEIGHTS, *_TREND_FOLLOWING}  # may be named whether or not they are in use
 
@@ -29,6 +30,7 @@ class FuseConfig:
 
     weights: dict[str, float] = field(default_factory=_WEIGHTS.copy)  # by source; those given are added to the default
     default_weight: float = 1.0  # of a source without one
+    share_max: dict[str, float] = field(default_factory=_SHARES.copy)  # of a source, of all weight; added likewise
     trend_following: tuple[str, ...] = _TREND_FOLLOWING  # what a volatile market misleads; adaptive minds it itself
     volatile_factor: float = 0.5  # on those sources, while the regime is VOLATILE
     against_trend_factor: float = 0.75  # on a signal that opposes an UP or DOWN trend
@@ -40,13 +42,19 @@ class FuseConfig:
         for source, weight in (*self.weights.items(), ("default_weight", self.default_weight)):
             if not 0.0 <= weight <= 1000.0:
                 raise ValueError(f"weight of {source} must lie in [0, 1000], was {weight}")
+        object.__setattr__(self, "share_max", _SHARES | self.share_max)
+        for source, share in self.share_max.items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"share_max of {source} must lie in [0, 1], was {share}")
         for name in ("volatile_factor", "against_trend_factor", "low_volume_factor", "change_min"):
             fraction = getattr(self, name)
             if not 0.0 <= fraction <= 1.0:
                 raise ValueError(f"{name} must lie in [0, 1], was {fraction}")
 
     def __hash__(self) -> int:
-        return hash((frozenset(self.weights.items()), self.trend_following))  # csp memoizes nodes by their arguments
+        return hash(
+            (frozenset(self.weights.items()), frozenset(self.share_max.items()), self.trend_following)
+        )  # csp memoizes nodes by their arguments
 
 
 def base_name(source: str) -> str:
@@ -60,6 +68,14 @@ def source_weight(source: str, config: FuseConfig) -> float:
     return config.weights.get(base_name(source), config.default_weight) if weight is None else weight
 
 
+def _share_max(source: str, config: FuseConfig) -> float:
+    """The most that a source may have of all weight; 1 where nothing is said of it."""
+    if not config.share_max:
+        return 1.0
+    most = config.share_max.get(source)
+    return config.share_max.get(base_name(source), 1.0) if most is None else most
+
+
 def check_names(config: FuseConfig, sources: Iterable[str]) -> None:
     """Refuse a weight, or a trend follower, that names no source: a misspelt name would silently do nothing.
 
@@ -70,7 +86,7 @@ def check_names(config: FuseConfig, sources: Iterable[str]) -> None:
         ValueError: says which name, and the nearest source.
     """
     known = sorted({name for source in sources for name in (source, base_name(source))} | _DEFAULTS)
-    for name in (*config.weights, *config.trend_following):
+    for name in (*config.weights, *config.share_max, *config.trend_following):
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; sources are {', '.join(known)}"
@@ -118,7 +134,8 @@ def combine(
 ) -> tuple[float, float, float, datetime]:
     """(score, confidence, horizon_s, asof) of the signals together, at `now`.
 
-    weight = source weight * confidence * exp(-age / horizon) * state factor, with age = now - asof;
+    weight = source weight * confidence * exp(-age / horizon) * state factor, with age = now - asof, and for a source
+    of `share_max` s at most s / (1 - s) of what the sources without one weigh together: alone it says nothing;
     score = sum(weight * score) / sum(weight), 0.0 without weight;
     confidence = sum(weight) / sum(source weight), over every source that has spoken: a source that fails or ages takes
     its share of the confidence with it, and the rest of them decide the score.
@@ -133,6 +150,7 @@ def combine(
     """
     total = possible = score = horizon = 0.0
     asof = None
+    capped: list[tuple[float, float, Signal]] = []
     for source, signal in latest.items():
         share = source_weight(source, config)
         possible += share
@@ -142,11 +160,23 @@ def combine(
             weight *= math.exp(-(now - said).total_seconds() / horizon_s)
         if state is not None:
             weight *= state_factor(signal, state, config)
+        most = _share_max(source, config)
+        if most < 1.0:
+            capped.append((weight, most, signal))
+            continue
         if weight > 0.0 and (asof is None or said > asof):
             asof = said
         total += weight
         score += weight * signal.score
         horizon += weight * horizon_s
+    rest = total
+    for weight, most, signal in capped:
+        own = min(weight, rest * most / (1.0 - most))
+        if own > 0.0 and (asof is None or signal.asof > asof):
+            asof = signal.asof
+        total += own
+        score += own * signal.score
+        horizon += own * signal.horizon_s
     if total < _NOTHING or asof is None:
         return 0.0, 0.0, max(s.horizon_s for s in latest.values()), max(s.asof for s in latest.values())
     score /= total

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -33,7 +34,6 @@ U = TypeVar("U", bound=Any)
 
 _Done = tuple[list[Any], list[NodeError]]  # of one batch
 
-_WAITING_MAX = 4_096  # keys that may wait for a worker, where there are no more edges than that
 _END_S = 4.0  # for a call to end when the run stops; less than a loop is given
 _DAY_MS = 86_400_000.0
 
@@ -56,6 +56,9 @@ class Model(Protocol):
     def merge(self, waiting: Any, newer: Any) -> Any:
         """What a request that waits becomes when a newer one of its key comes: the newer one, or both in one."""
 
+    def close(self) -> None:
+        """Let go of what it holds: the run has ended."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InferConfig:
@@ -64,6 +67,8 @@ class InferConfig:
     latency_ms: float = 0.001  # engine time to an answer in a backtest; with more, orders miss the next open of a bar
     settle_ms: float = 5.0  # wall time that a live worker waits for the other symbols of an instant
     stale_after_s: float = 30.0  # engine time after which a live answer is refused
+    waiting_max: int = 4096  # keys that may wait for a live worker; of more the oldest is dropped
+    batch_max: int = 4096  # requests that a live worker is given at once
 
     def __post_init__(self) -> None:
         if not 0.001 <= self.latency_ms <= _DAY_MS:  # a model cannot answer before all of an instant is in
@@ -72,6 +77,9 @@ class InferConfig:
             raise ValueError(f"settle_ms must lie in [0, 1000], was {self.settle_ms}")
         if not 0.0 < self.stale_after_s < math.inf:
             raise ValueError(f"stale_after_s must be positive and finite, was {self.stale_after_s}")
+        for name in ("waiting_max", "batch_max"):
+            if not 1 <= getattr(self, name) <= 1_000_000:
+                raise ValueError(f"{name} must lie in [1, 1000000], was {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ def infer(
     if live is None:
         done = _in_history(asked, model, answer, timedelta(milliseconds=config.latency_ms))
         return Inferred(csp.unroll(done.answers), csp.unroll(done.errors))
-    room = max(_WAITING_MAX, len(requests))  # where each edge has one key, none is ever dropped
+    room = max(config.waiting_max, len(requests))  # where each edge has one key, none is ever dropped
     tap = Tap(model.name, lambda: _worker(model, answer, config, room), inputs)
     tap.send("request", asked)
     fresh = _fresh(tap.edge("answers", answer), live, model.name, timedelta(seconds=config.stale_after_s), answer)
@@ -132,6 +140,9 @@ def _in_history(request: ts["T"], model: Any, answer: "U", latency: timedelta) -
         a_answers = csp.alarm(object)
     with csp.state():
         s_waiting: dict[str, Any] = {}  # by key
+
+    with csp.stop():
+        model.close()
 
     if csp.ticked(request):
         if not s_waiting:
@@ -178,7 +189,7 @@ class Worker:
     """A model on a thread of its own, with at most one waiting request a key.
 
     Args:
-        config: `settle_ms` and `stale_after_s` are read.
+        config: `settle_ms`, `stale_after_s` and `batch_max` are read.
         room: keys that may wait; of one more the oldest is dropped, which is an error.
     """
 
@@ -199,9 +210,8 @@ class Worker:
                 await self._asked.wait()
                 # Symbols of one instant come one by one, and go as one batch.
                 await asyncio.sleep(self._config.settle_ms * 1e-3)
-                self._asked.clear()
                 done: Future[_Done] = Future()
-                batch, self._waiting = list(self._waiting.values()), {}
+                batch = self._next()
                 batches.put((batch, done))
                 late = loop.call_later(self._config.stale_after_s, self._late, batch)
                 answers, errors = await asyncio.wrap_future(done)
@@ -226,6 +236,13 @@ class Worker:
             waiting[value.key] = value
         self._asked.set()
 
+    def _next(self) -> list[Any]:
+        """What waits longest, at most `batch_max` of it."""
+        keys = list(islice(self._waiting, self._config.batch_max))
+        if len(keys) == len(self._waiting):
+            self._asked.clear()
+        return [self._waiting.pop(key) for key in keys]
+
     def _late(self, batch: Sequence[Any]) -> None:
         """Tell of a call whose answers will be refused: it may never end."""
         for request in batch:
@@ -241,3 +258,4 @@ def _answer(model: Model, batches: "SimpleQueue[tuple[list[Any], Future[_Done]] 
         batch, done = given
         if done.set_running_or_notify_cancel():
             done.set_result(_ask(model, batch, BaseException))
+    model.close()

@@ -156,6 +156,9 @@ class PriceModel:
             for folder in self._checkpoints.folders
         ]
 
+    def close(self) -> None:
+        """It holds nothing but memory."""
+
     def merge(self, waiting: BarsRequest, newer: BarsRequest) -> BarsRequest:
         """No bar is lost: the newer ones come after those that wait, as far back as a model can see."""
         if newer.fresh:

@@ -66,6 +66,12 @@ def reported(*checkpoints: Checkpoint, **changes: Any) -> Report:
         (END + DAY, END + 9 * DAY, "; this run ends before it."),
         (START - DAY, START + DAY, "; from 1 January 2024, 01:00 to 3 January 2024, 01:00 this run is in sample."),
         (None, None, " trained on data of unknown times, so the whole run counts as in sample."),
+        (
+            None,
+            START - 2 * DAY,
+            " data up to 30 December 2023, with an embargo to 31 December 2023; this run begins after it.",
+        ),
+        (None, START + DAY, "; from 1 January 2024, 01:00 to 3 January 2024, 01:00 this run is in sample."),
     ],
 )
 def test_the_training_is_told_beside_the_run(start: datetime | None, end: datetime | None, words: str) -> None:
@@ -76,7 +82,7 @@ def test_the_training_is_told_beside_the_run(start: datetime | None, end: dateti
 
 
 def test_half_a_training_window_is_refused() -> None:
-    with pytest.raises(ValueError, match="want the whole training window of checkpoints/a or none of it"):
+    with pytest.raises(ValueError, match="want the training window of checkpoints/a whole, its end alone, or none"):
         checkpoint(START, None)
 
 

@@ -202,7 +202,7 @@ def test_the_json_form_is_strict_stable_and_names_its_sources() -> None:
     document = json.loads(first)
 
     assert first == second
-    assert document["schema"] == 3
+    assert document["schema"] == 4
     assert document["partial"] is True
     assert document["data"] == {
         "path": "data/x.parquet",

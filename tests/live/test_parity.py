@@ -45,6 +45,7 @@ class Replayed:
 PRICE = Change(run=("venue", "first"), stream="inputs/crypto0-trades", column="price", by=lambda price: price + 0.25)
 OTHERS = {
     "guess": Change(run=("paper", "first"), stream="inputs/guesses-es-usd", column="value", by=lambda value: -value),
+    "advice": Change(run=("venue", "first"), stream="inputs/advisor-answers", column="score", by=lambda score: -score),
     "forecast": Change(
         run=("paper", "first"), stream="inputs/forecast-answers", column="surprise", by=lambda bits: 40.0
     ),
@@ -113,6 +114,7 @@ def test_a_replay_gives_the_same_bytes(lives: dict[Run, Path], again: dict[Run |
     least = {"orders": 10, "fills": 10, "alerts": 2} if run[1] == "first" else {"orders": 1, "fills": 1, "alerts": 2}
     for name, count in least.items():
         assert compared.count(f"outputs/{name}") >= count, name
+    assert compared.count("outputs/ai_signals") == len(parity_runs.HEADLINES)
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run != WHOLE], ids="-".join)
@@ -167,6 +169,10 @@ def test_the_run_held_what_makes_replays_differ(lives: dict[Run, Path], life: st
     assert len(times(root, "inputs/crypto1-depth")) >= 3
     assert 3 <= len(times(root, "inputs/guesses-es-usd")) < history  # the worker was too slow for all bars
     assert len(times(root, "inputs/forecast-answers")) >= 3  # of the price model
+    said = rows(root, "outputs/ai_signals").to_pylist()
+    assert [each["backend"] for each in said] == ["head", "head", "head", "guard", "guard"]
+    assert {"BUY_SIGNAL", "SELL_SIGNAL"} <= {each["action"] for each in said}
+    assert len(times(root, "inputs/advisor-answers")) == 3
     for feed in ("crypto0", "crypto1"):
         told = rows(root, f"inputs/{feed}-status")["state"].to_pylist()
         assert "STALE" in told  # the outage

@@ -72,9 +72,9 @@ def test_one_source_passes_through() -> None:
 
 
 def test_sources_are_weighed_by_weight_confidence_and_age() -> None:
-    config = FuseConfig(weights={"rsi": 2.0, "news": 0.5})
+    config = FuseConfig(weights={"rsi": 2.0, "macro": 0.5})
 
-    out = fused(signal(0, "rsi", 1.0, 0.5, horizon_s=50.0), signal(100, "news", -1.0, 0.8), config=config)
+    out = fused(signal(0, "rsi", 1.0, 0.5, horizon_s=50.0), signal(100, "macro", -1.0, 0.8), config=config)
 
     old, new = 2.0 * 0.5 * math.exp(-100 / 50), 0.5 * 0.8
     assert [when for when, _ in out] == [T0, T0 + timedelta(seconds=100)]
@@ -106,7 +106,7 @@ def test_of_two_edges_of_one_source_the_later_one_counts() -> None:
 
 
 def test_a_source_without_confidence_leaves_the_score_to_the_others() -> None:
-    out = fused(signal(0, "rsi", 1.0), signal(0, "news", -1.0), signal(1, "news", -1.0, 0.0))
+    out = fused(signal(0, "rsi", 1.0), signal(0, "macro", -1.0), signal(1, "macro", -1.0, 0.0))
 
     assert out[-1][1].score == 1.0
     # Its share of the confidence goes with it: weight 1.0 of the 1.5 that has spoken, a second old.
@@ -130,7 +130,7 @@ def test_weight_zero_switches_a_source_off() -> None:
 
 
 def test_age_is_looked_at_when_the_trigger_ticks() -> None:
-    signals = (signal(0, "rsi", 1.0), signal(0, "news", -1.0, horizon_s=10.0))
+    signals = (signal(0, "rsi", 1.0), signal(0, "macro", -1.0, horizon_s=10.0))
 
     without = fused(*signals)
     out = fused(*signals, trigger=(20, 20.001, 1_000_000), seconds=2_000_000.0)
@@ -196,9 +196,9 @@ def test_a_volatile_market_discounts_trend_followers_alone() -> None:
 def test_a_signal_against_the_trend_is_discounted(trend: Trend, score: float) -> None:
     out = fused(
         signal(0, "rsi", 1.0),
-        signal(0, "news", -1.0, 1.0),
+        signal(0, "macro", -1.0, 1.0),
         states=[(0, state(trend=trend))],
-        config=FuseConfig(weights={"news": 1.0}),
+        config=FuseConfig(weights={"macro": 1.0}),
     )
 
     assert out[0][1].score == pytest.approx(score)
@@ -258,6 +258,8 @@ def test_a_signal_that_breaks_its_contract_stops_the_engine(changes: dict[str, A
         {"against_trend_factor": math.nan},
         {"low_volume_factor": -0.1},
         {"change_min": 2.0},
+        {"share_max": {"rsi": 1.1}},
+        {"share_max": {"rsi": math.nan}},
     ],
 )
 def test_impossible_config_is_refused(changes: dict[str, Any]) -> None:
@@ -266,10 +268,12 @@ def test_impossible_config_is_refused(changes: dict[str, Any]) -> None:
 
 
 def test_weights_come_from_a_table_and_add_to_the_default() -> None:
-    config = build(FuseConfig, {"weights": {"news": 2, "rsi@1h": 0.0}})
+    config = build(FuseConfig, {"weights": {"advisor": 2, "rsi@1h": 0.0}, "share_max": {"rsi": 0.5}})
 
-    assert config.weights == {"macro": 0.5, "news": 2.0, "rsi@1h": 0.0}
-    assert FuseConfig().weights == {"macro": 0.5, "news": 0.5}
+    assert config.weights == {"macro": 0.5, "advisor": 2.0, "rsi@1h": 0.0}
+    assert config.share_max == {"advisor": 0.3, "rsi": 0.5}
+    assert FuseConfig().weights == {"macro": 0.5, "advisor": 0.5}
+    assert FuseConfig().share_max == {"advisor": 0.3}
 
 
 def test_equal_configs_hash_equally_whatever_the_order() -> None:
@@ -294,13 +298,43 @@ def test_a_name_without_a_source_is_refused_with_the_nearest() -> None:
         check_names(FuseConfig(weights={"rsj": 1.0}), ["rsi", "adaptive"])
     with pytest.raises(ValueError, match="unknown source 'xyzzy'; sources are adaptive"):
         check_names(FuseConfig(trend_following=("xyzzy",)), ["adaptive"])
+    with pytest.raises(ValueError, match="unknown source 'rsj'"):
+        check_names(FuseConfig(share_max={"rsj": 0.5}), ["rsi"])
+
+
+def test_a_source_with_a_largest_share_never_has_more_and_alone_says_nothing() -> None:
+    config = FuseConfig(weights={"advisor": 5.0}, share_max={"advisor": 0.25})
+
+    assert fused(signal(0, "advisor", -1.0), config=config) == []
+    out = fused(signal(0, "advisor", -1.0), signal(1, "rsi", 1.0), signal(2, "rsi", 1.0, 0.0), config=config)
+    assert [(s.score, s.confidence > 0.0) for s in values(out)] == [(pytest.approx(0.75 - 0.25), True), (0.0, False)]
+
+
+def test_a_source_within_its_largest_share_counts_as_any_other() -> None:
+    signals = signal(0, "advisor", -1.0, 0.2), signal(0, "rsi", 1.0)
+
+    assert fused(*signals) == fused(*signals, config=FuseConfig(share_max={"advisor": 1.0}))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.0, 1.0), st.floats(-1.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 0.9))
+def test_the_largest_share_bounds_how_far_a_source_moves_the_score(
+    confidence: float, score: float, other: float, most: float
+) -> None:
+    rest = {"rsi": signal(0, "rsi", score, other)}
+    config = FuseConfig(weights={"advisor": 100.0}, share_max={"advisor": most})
+
+    alone, _, _, _ = combine(rest, None, T0, config)
+    both, _, _, _ = combine({"advisor": signal(0, "advisor", 1.0, confidence), **rest}, None, T0, config)
+
+    assert alone - 1e-9 <= both <= alone + most * (1.0 - alone) + 1e-9
 
 
 SIGNALS = st.lists(
     st.builds(
         signal,
         st.integers(0, 500),
-        st.sampled_from(["rsi", "news", "sma_cross@1h"]),
+        st.sampled_from(["rsi", "macro", "sma_cross@1h"]),
         st.floats(-1.0, 1.0),
         st.floats(0.0, 1.0),
         horizon_s=st.floats(1e-3, 1e6),

@@ -43,6 +43,7 @@ class Adder:
     def __init__(self, open_gate: bool = True) -> None:
         self.gate = threading.Event()
         self.calls: list[list[str]] = []
+        self.closed = 0
         if open_gate:
             self.gate.set()
 
@@ -52,6 +53,9 @@ class Adder:
         if any(13 in request.numbers for request in requests):
             raise ValueError("want no 13")
         return [Sum(symbol=r.key, asof=r.asof, value=sum(r.numbers), batch=len(requests)) for r in requests]
+
+    def close(self) -> None:
+        self.closed += 1
 
     def merge(self, waiting: Ask, newer: Ask) -> Ask:
         return Ask(key=newer.key, asof=newer.asof, numbers=[*waiting.numbers, *newer.numbers])
@@ -307,6 +311,44 @@ def _keep(answer: ts[Sum], error: ts[NodeError], told: object) -> None:
         told.append(("answer", answer.symbol, answer.value, answer.batch))
     if csp.ticked(error):
         told.append(("error", error.symbol, error.error))
+
+
+def test_a_worker_is_given_so_many_at_once_the_oldest_first() -> None:
+    model = Adder(open_gate=False)
+    pushed: list[tuple[str, Any]] = []
+
+    async def scenario() -> None:
+        worker = Worker(model, InferConfig(settle_ms=0.0, batch_max=2), 10)
+        running = asyncio.create_task(worker.run(lambda name, value: pushed.append((name, value))))
+        await asyncio.sleep(0)
+        for number in range(5):
+            worker.take("request", ask(f"k{number}", number))
+        model.gate.set()
+        async with asyncio.timeout(60.0):
+            while len(pushed) < 5:
+                await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+    assert model.calls == [["k0", "k1"], ["k2", "k3"], ["k4"]]
+    assert [value.value for _, value in pushed] == [0, 1, 2, 3, 4]
+
+
+def test_a_model_is_closed_when_the_run_has_ended() -> None:
+    model = Adder()
+    run(lambda: infer([at((0.0, ask("A", 1)))], model, Sum, InferConfig(), live=None, inputs=Inputs()).answer)
+    assert model.closed == 1
+
+    async def scenario() -> None:
+        running = asyncio.create_task(Worker(model, InferConfig(), 1).run(lambda name, value: None))
+        await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert model.closed == 2
 
 
 def test_a_replay_gives_the_recorded_answers_and_asks_no_model(tmp_path: Path) -> None:
