@@ -3,7 +3,7 @@
 from collections import deque
 from datetime import date, datetime, timedelta
 
-from models.advisor.similar import fingerprint, jaccard, shingles
+from models.advisor.similar import fingerprint, jaccard, shingles, stance
 
 _REMEMBERED = 2_048  # headlines; a repetition further back than so many of them is read again
 _HOUR = timedelta(hours=1)
@@ -14,22 +14,23 @@ class Recent:
 
     Args:
         window: for how long one is remembered.
-        similar_min: Jaccard similarity of word pairs from which two are the same news.
+        similar_min: Jaccard similarity of word pairs from which two are the same news, unless one rises and one falls.
     """
 
     def __init__(self, window: timedelta, similar_min: float) -> None:
         self._window, self._similar_min = window, similar_min
-        self._seen: deque[tuple[datetime, str, str, frozenset[int]]] = deque(maxlen=_REMEMBERED)
+        self._seen: deque[tuple[datetime, str, str, tuple[object, frozenset[int]]]] = deque(maxlen=_REMEMBERED)
 
     def repeats(self, text: str, symbol: str, now: datetime) -> bool:
         """Whether a headline about the same symbol said the same; if not, this one is remembered."""
         while self._seen and now - self._seen[0][0] > self._window:
             self._seen.popleft()
-        mark, pairs = fingerprint(text), shingles(text)
-        for _, whom, known, said in self._seen:
-            if whom == symbol and (known == mark or jaccard(pairs, said) >= self._similar_min):
+        mark, side, pairs = fingerprint(text), stance(text), shingles(text)
+        for _, whom, known, (said_side, said) in self._seen:
+            alike = side == said_side and jaccard(pairs, said) >= self._similar_min
+            if whom == symbol and (known == mark or alike):
                 return True
-        self._seen.append((now, symbol, mark, pairs))
+        self._seen.append((now, symbol, mark, (side, pairs)))
         return False
 
 

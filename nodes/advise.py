@@ -11,6 +11,7 @@ import csp
 from csp import ts
 
 from feeds.events import NewsItem
+from models.advisor.advice import moment
 from models.advisor.backends import BACKENDS
 from models.advisor.guard import REASONS, inspect
 from models.advisor.similar import fingerprint
@@ -43,7 +44,7 @@ class AdvisorConfig:
     answers: str = ""  # file of recorded answers, of replay
     url: str = ""  # of the server, of chat
     dtype: str = "fp32"  # of the language model: fp32 or bf16
-    learnt_until: str = ""  # date to which its weights know the world; "": as its checkpoint says
+    learnt_until: str = ""  # date to which a foreign model knows the world; head and gpt know it; "": nobody says
     sources: tuple[str, ...] = ()  # whose news is read; empty: anybody's
     stale_after_s: float = 3600.0  # from publication; older news is not read
     ahead_max_s: float = 5.0  # that a publication may lie in the future, for clocks that differ
@@ -67,10 +68,7 @@ class AdvisorConfig:
         if self.dtype not in ("fp32", "bf16"):
             raise ValueError(f"dtype must be fp32 or bf16, was {self.dtype!r}")
         if self.learnt_until:
-            try:
-                datetime.fromisoformat(self.learnt_until)
-            except ValueError:
-                raise ValueError(f"learnt_until must be a date such as 2024-11-30, was {self.learnt_until!r}") from None
+            moment(self.learnt_until)
         for name in ("stale_after_s", "duplicate_window_s", "horizon_s", "expires_after_s"):
             if not 0.0 < getattr(self, name) <= 1e9:
                 raise ValueError(f"{name} must lie in (0, 1e9], was {getattr(self, name)}")

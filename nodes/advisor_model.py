@@ -36,11 +36,9 @@ class AdvisorModel:
         return self._advisor
 
     def close(self) -> None:
-        """Let go of connections, where it has any; asked again, it makes others."""
-        close = getattr(self._advisor, "close", None)
-        if close is not None:
-            self._advisor = None
-            close()
+        """Let go of connections, where there are any. What needs none can be asked again."""
+        if self._advisor is not None:
+            self._advisor.close()
 
     def merge(self, waiting: HeadlineRequest, newer: HeadlineRequest) -> HeadlineRequest:
         """Each headline has a key of its own: the newer one."""

@@ -26,6 +26,15 @@ def test_near_duplicates_are_those_of_the_similarity_asked_for() -> None:
         assert recent.repeats("a b c d f", "A", T0) is same
 
 
+def test_what_rises_and_what_falls_is_not_the_same_news_however_alike() -> None:
+    recent = Recent(DAY, 0.7)
+    text = "Acme of Springfield {} the forecasts of analysts for the fourth quarter of this year, it says"
+
+    assert not recent.repeats(text.format("beats"), "A", T0)
+    assert not recent.repeats(text.format("misses"), "A", T0)
+    assert recent.repeats(text.format("easily beats"), "A", T0)
+
+
 def test_another_symbol_is_another_news() -> None:
     recent = Recent(DAY, 0.7)
 
