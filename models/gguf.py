@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +35,8 @@ from models.weights import fill, on_meta, read_json, renamed
 __all__ = ["GGUFFile", "cache_folder", "load_text_model", "read_gguf"]
 
 _FORMAT = "ticktorch-text-1"  # of converted files; one of another is made again
+_DRAFT = ".safetensors.part"
+_DRAFT_AGE_S = 3_600.0  # since it was last written to
 _KEPT = 4  # converted files that stay in the cache folder
 _DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 _ADDED = (2, 3, 4)  # types of tokens that are found before pairs are merged: unknown, control, user-defined
@@ -122,6 +125,8 @@ class GGUFFile:
             raise CheckpointError(
                 f"want plain rotary positions in {self.path}, was {self._text('llama.rope.scaling.type')!r}"
             )
+        if self._number("llama.rope.scale_linear", 1.0) != 1.0:  # how older files said it
+            raise CheckpointError(f"want plain rotary positions in {self.path}, was a linear scale")
         for key in ("llama.rope.dimension_count", "llama.attention.key_length", "llama.attention.value_length"):
             if heads and self._number(key, width // heads) != width // heads:
                 raise CheckpointError(
@@ -320,7 +325,8 @@ def _keep(model: TextModel, path: Path) -> None:
     }
     with contextlib.suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        _discard_drafts(path.parent)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f"{path.stem}.", suffix=_DRAFT)
         os.close(handle)
         try:
             save_file({name: tensor.contiguous() for name, tensor in model.model.state_dict().items()}, draft, words)
@@ -332,6 +338,13 @@ def _keep(model: TextModel, path: Path) -> None:
         ]
         for found in sorted(ours, key=lambda other: other.stat().st_mtime)[:-_KEPT]:
             found.unlink(missing_ok=True)
+
+
+def _discard_drafts(folder: Path) -> None:
+    """Remove what writers that were killed have left; one that still writes is younger."""
+    for draft in folder.glob(f"*{_DRAFT}"):
+        if time.time() - draft.stat().st_mtime > _DRAFT_AGE_S:
+            draft.unlink(missing_ok=True)
 
 
 # --- folders ----------------------------------------------------------------------------------------------------------

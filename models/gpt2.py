@@ -226,7 +226,8 @@ def _hugging_face_config(values: dict[str, Any]) -> GPT2Config:
     if activation not in _ACTIVATIONS:
         raise ValueError(f"want an activation of {', '.join(_ACTIVATIONS)}, was {activation!r}")
     width = values.get("n_embd", 768)
-    if values.get("n_inner") not in (None, 4 * width) or values.get("scale_attn_by_inverse_layer_idx"):
+    other_scale = values.get("scale_attn_by_inverse_layer_idx") or not values.get("scale_attn_weights", True)
+    if values.get("n_inner") not in (None, 4 * width) or other_scale:
         raise ValueError("want an MLP of four times the width and attention of one scale, was another")
     shape = {
         "vocabulary": values.get("vocab_size", 50_257),

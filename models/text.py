@@ -51,6 +51,8 @@ class TextTokenizer:
         library = package("tokenizers")
         try:
             self._inner = library.Tokenizer.from_str(content)
+            self._inner.no_padding()  # some files ask for it, or for a cut; a text has the tokens that it has
+            self._inner.no_truncation()
         except Exception as error:  # the library raises no narrower class
             raise CheckpointError(f"want a tokenizer of the library tokenizers: {error}") from None
 

@@ -33,11 +33,13 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: object, dtype: 
     """
     wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if differing := sorted(n for n in stored.keys() | wanted.keys() if stored.get(n) != wanted.get(n)):
-        name = differing[0]
+    differing = [name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)]
+    if differing:
+        name = min(differing, key=lambda name: (name in stored, name))  # one that is missing says most
+        want = f"{name} of shape {wanted[name]}" if name in wanted else f"no {name}"
         raise CheckpointError(
-            f"the weights of {where} do not fit its config: want {name} of shape {wanted.get(name)}, was"
-            f" {stored.get(name)}, and {len(differing) - 1} more differ"
+            f"the weights of {where} do not fit its config: want {want}, was"
+            f" {stored.get(name, 'nothing')}, and {len(differing) - 1} more differ"
         )
     model.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
     model.requires_grad_(True)

@@ -4,8 +4,9 @@ import csv
 import gzip
 import io
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -85,22 +86,22 @@ def _parse(argv: Sequence[str]) -> Arguments:
 
 def _run(arguments: Arguments) -> int:
     headlines = read(arguments.file)
-    advisor = make(
+    counted = dict.fromkeys(("BUY_SIGNAL", "SELL_SIGNAL", "HOLD"), 0)
+    made = make(
         arguments.backend,
         model=arguments.model,
         checkpoint=arguments.checkpoint,
         answers=arguments.answers,
         url=arguments.url,
     )
-    counted = dict.fromkeys(("BUY_SIGNAL", "SELL_SIGNAL", "HOLD"), 0)
-    with _target(arguments.out) as file:
+    with closing(made) as advisor, _target(arguments.out) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
         for headline, advice in scored(advisor, headlines, arguments.batch, quiet=arguments.quiet):
             counted[advice.action] += 1
             numbers = (f"{number:.6f}" for number in (advice.score, advice.confidence, *advice.probabilities))
-            told = (advice.reason, advice.backend, advice.model_id, _inert(headline.text))
-            table.writerow((_inert(advice.symbol), advice.action, *numbers, *told))
+            told = (advice.reason, advice.backend, advice.model_id, headline.text)
+            table.writerow((_inert(advice.symbol), advice.action, *numbers, *map(_inert, told)))
     if arguments.out is not None and not arguments.quiet:
         said = ", ".join(f"{count} {action}" for action, count in counted.items())
         print(f"{len(headlines)} headlines by {advisor.model_id}: {said}; {arguments.out}")
@@ -123,7 +124,7 @@ def read(path: Path) -> list[Headline]:
         if column is None:
             raise FileError(f"want a column headline or text in {path}, was {rows.fieldnames}")
         found = [Headline(text=row[column] or "", symbol=row.get("symbol") or "") for row in rows]
-    except (OSError, EOFError) as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         raise FileError(f"want headlines at {path}: {getattr(exc, 'strerror', None) or exc}") from None
     except (UnicodeDecodeError, csv.Error) as exc:
         raise FileError(f"want CSV in UTF-8 at {path}: {exc}") from None
@@ -156,6 +157,8 @@ def _target(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise FileError(f"want a file, or nothing, at {path}, was something else")
     draft = path.with_name(f".{path.name}.part")
     try:
         with draft.open("w", encoding="utf-8", newline="") as file:

@@ -1,10 +1,12 @@
 """What an advisor is asked and what it answers: three words, never an order."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, time
 from typing import Literal, Protocol
+
+from models.advisor.text import clean
 
 Action = Literal["BUY_SIGNAL", "SELL_SIGNAL", "HOLD"]
 
@@ -14,7 +16,11 @@ HOLD: Action = "HOLD"
 ACTIONS: tuple[Action, ...] = (BUY_SIGNAL, SELL_SIGNAL, HOLD)
 
 CLASSES = ("down", "flat", "up")  # the order of every array of probabilities
+NOTHING = "there is nothing to read"  # a reason
 UNKNOWN = (0.0, 1.0, 0.0)  # what is believed where nothing could be read
+
+LEARNT_NOTHING = datetime.min  # noqa: DTZ901 - csp speaks naive UTC
+LEARNT_UNKNOWN = datetime.max  # noqa: DTZ901 - of a model that may have learnt anything
 
 _SUM_SLACK = 1e-6
 
@@ -85,6 +91,14 @@ class Advisor(Protocol):
         """Which question they are asked; "" where they are asked none."""
         ...
 
+    @property
+    def learnt_until(self) -> datetime:
+        """The latest moment, naive UTC, of which it can know anything: what it says of news before that may be memory.
+
+        LEARNT_NOTHING where there are no weights, LEARNT_UNKNOWN where it is not known.
+        """
+        ...
+
     def advise(self, batch: Sequence[Headline]) -> list[Advice]:
         """One answer a headline, in their order. What cannot be answered is HOLD with the reason.
 
@@ -92,6 +106,31 @@ class Advisor(Protocol):
             AdvisorError: the backend itself is broken.
         """
         ...
+
+    def close(self) -> None:
+        """Let go of what it holds, such as connections; twice does no harm."""
+        ...
+
+
+def moment(text: str) -> datetime:
+    """Until when a model has learnt, as a user says it: a date means its end, "" that nobody knows.
+
+    Raises:
+        ValueError: it is neither a date nor a time in ISO 8601, naive UTC.
+    """
+    if not text:
+        return LEARNT_UNKNOWN
+    try:
+        return datetime.combine(date.fromisoformat(text), time.max)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is not None:
+        raise ValueError(f"learnt_until must be a date or a time in ISO 8601, naive UTC, was {text!r}")
+    return found
 
 
 def hold(advisor: Advisor, headline: Headline, reason: str) -> Advice:
@@ -107,6 +146,15 @@ def hold(advisor: Advisor, headline: Headline, reason: str) -> Advice:
         model_id=advisor.model_id,
         prompt_id=advisor.prompt_id,
     )
+
+
+def each(advisor: Advisor, batch: Sequence[Headline], answer: Callable[[Headline, str], Advice]) -> list[Advice]:
+    """What `answer` makes of each headline and its text, cleaned; HOLD where there is nothing to read."""
+    texts = [clean(headline.text).text for headline in batch]
+    return [
+        answer(headline, text) if text else hold(advisor, headline, NOTHING)
+        for headline, text in zip(batch, texts, strict=True)
+    ]
 
 
 def judged(advisor: Advisor, headline: Headline, chances: Sequence[float], threshold: float) -> Advice:

@@ -1,9 +1,11 @@
 """Which backends there are, and how each is made from what a user names."""
 
 import importlib.util
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
-from models.advisor.advice import Advisor, AdvisorError
+from models.advisor.advice import Advisor, AdvisorError, moment
 from models.advisor.head import SHIPPED, Head
 from models.advisor.lexicon import Lexicon
 from models.advisor.replay import Replay
@@ -28,7 +30,14 @@ def default_backend() -> str:
 
 
 def make(
-    backend: str, *, model: str = "", checkpoint: str = "", answers: str = "", url: str = "", dtype: str = "fp32"
+    backend: str,
+    *,
+    model: str = "",
+    checkpoint: str = "",
+    answers: str = "",
+    url: str = "",
+    dtype: str = "fp32",
+    learnt_until: str = "",
 ) -> Advisor:
     """An advisor.
 
@@ -38,12 +47,14 @@ def make(
         checkpoint: of the head; "": the shipped one.
         answers: a recording, of `replay`.
         url: of the server, of `chat`.
+        learnt_until: of `score`, `generate`, `chat` and `replay`, see `advice.moment`; the others know it themselves.
 
     Raises:
         AdvisorError: something is missing or cannot be used.
     """
     if backend == "auto":
         backend = default_backend()
+    until = _until(learnt_until)
     if backend == "lexicon":
         return Lexicon()
     if backend == "head":
@@ -51,9 +62,9 @@ def make(
     if backend == "replay":
         if not answers:
             raise AdvisorError("the backend replay wants a file of recorded answers, was none")
-        return Replay(answers)
+        return Replay(answers, learnt_until=until)
     if backend == "chat":
-        return _chat(model, url)
+        return _chat(model, url, learnt_until)
     if backend not in BACKENDS:
         raise AdvisorError(f"want a backend of {', '.join(BACKENDS)}, was {backend!r}")
     path = Path(model) if model else installed_model()
@@ -66,16 +77,24 @@ def make(
     if backend == "score":
         from models.advisor.score import Score
 
-        return Score(path, dtype=dtype)
+        return Score(path, dtype=dtype, learnt_until=until)
     from models.advisor.generate import Generate
 
-    return Generate(path, dtype=dtype)
+    return Generate(path, dtype=dtype, learnt_until=until)
 
 
-def _chat(model: str, url: str) -> Advisor:
+def _until(text: str) -> datetime:
+    try:
+        return moment(text)
+    except ValueError as exc:
+        raise AdvisorError(str(exc)) from None
+
+
+def _chat(model: str, url: str, learnt_until: str) -> Advisor:
     from models.advisor.chat import Chat, ChatConfig
 
     try:
-        return Chat(ChatConfig(model=model, url=url) if url else ChatConfig(model=model))
+        config = ChatConfig(model=model, learnt_until=learnt_until)
+        return Chat(replace(config, url=url) if url else config)
     except ValueError as exc:
         raise AdvisorError(str(exc)) from None

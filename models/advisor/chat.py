@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from models.advisor.advice import Advice, AdvisorError, Headline, hold, judged
+from models.advisor.advice import NOTHING, Advice, AdvisorError, Headline, hold, judged, moment
 from models.advisor.chat_answer import PROMPT_ID, SYSTEM, AnswerError, body, chances, used_tokens
 from models.advisor.chat_limits import Breaker, DayBudget, RetryBudget
 from models.advisor.text import clean
@@ -28,6 +28,7 @@ from models.advisor.text import clean
 _ANSWER_BYTES_MAX = 1 << 20
 _BROKEN = (400, 401, 403, 404, 405, 422)  # asking again would not help
 _WAIT_FIRST_S, _WAIT_MOST_S = 0.1, 5.0
+_PAUSE_MOST_S = 3_600.0  # however long a server asks to be left alone
 _CHARS_A_TOKEN = 3  # a cautious guess, before the server says what it counted
 
 
@@ -45,6 +46,7 @@ class ChatConfig:
     tokens_max: int = 64  # of an answer
     logprobs: bool = True  # ask for them; where none come, what the model says of itself counts
     seed: int = 0
+    learnt_until: str = ""  # date at which the model's training data ends, ISO 8601, UTC; "": nobody says
     calls_per_day: int = 1_000
     tokens_per_day: int = 500_000
     retry_share: float = 0.1  # tries again earned by a call
@@ -53,9 +55,8 @@ class ChatConfig:
     breaker_rest_s: float = 30.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-            raise ValueError("url must be http or https with a host and without a password")
+        if not _sound(self.url):
+            raise ValueError("url must be http or https with a host, and without a password or a query")
         if not self.model:
             raise ValueError("model must be named as the server knows it, was ''")
         for name in ("deadline_s", "breaker_rest_s"):
@@ -70,6 +71,17 @@ class ChatConfig:
             )
         if not 0.0 <= self.retries_saved < math.inf:
             raise ValueError(f"retries_saved must be 0 or more, was {self.retries_saved}")
+        moment(self.learnt_until)
+
+
+def _sound(url: str) -> bool:
+    """Whether it is an address to which a path can be added, and without a secret: it is shown."""
+    try:
+        parts = urlsplit(url)
+        more = parts.username or parts.password or parts.query or parts.fragment or parts.port == 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and not more
+    except ValueError:
+        return False
 
 
 class _AgainError(Exception):
@@ -95,13 +107,16 @@ class Chat:
         self, config: ChatConfig, *, now: Callable[[], float] = time.time, steady: Callable[[], float] = time.monotonic
     ) -> None:
         self._config, self._now, self._steady = config, now, steady
+        self.learnt_until = moment(config.learnt_until)
         self.model_id = f"{config.model}@{urlsplit(config.url).netloc}"
         self._budget = DayBudget(config.calls_per_day, config.tokens_per_day)
         self._retries = RetryBudget(config.retry_share, config.retries_saved)
         self._breaker = Breaker(config.breaker_failures, config.breaker_rest_s)
         self._random = random.Random(config.seed)  # of waits alone
-        self._loop = asyncio.new_event_loop()
+        self._runner = asyncio.Runner()  # of a loop that begins where it is first asked
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+        self._headers()  # a key that cannot be sent is found now
 
     def __enter__(self) -> "Chat":
         return self
@@ -111,12 +126,11 @@ class Chat:
 
     def close(self) -> None:
         """Let go of the connections; twice does no harm."""
-        if self._loop.is_closed():
-            return
+        self._closed = True
         if self._session is not None:
-            self._loop.run_until_complete(self._session.close())
+            self._runner.run(self._session.close())
             self._session = None
-        self._loop.close()
+        self._runner.close()
 
     def advise(self, batch: Sequence[Headline]) -> list[Advice]:
         """Ask for each headline, several at once. A late, refused or unreadable answer is HOLD with the reason.
@@ -124,9 +138,9 @@ class Chat:
         Raises:
             AdvisorError: the server does not know the model, the key or the interface.
         """
-        if self._loop.is_closed():
+        if self._closed:
             raise AdvisorError("the chat advisor is closed")
-        return self._loop.run_until_complete(self._all(batch))
+        return self._runner.run(self._all(batch))
 
     async def _all(self, batch: Sequence[Headline]) -> list[Advice]:
         if self._session is None:
@@ -146,15 +160,20 @@ class Chat:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, headline: Headline) -> Advice:
+        text = clean(headline.text).text
+        if not text:
+            return hold(self, headline, NOTHING)
         try:
             async with asyncio.timeout(self._config.deadline_s):
-                return await self._tries(headline)
+                return await self._tries(headline, text)
         except TimeoutError:
             self._breaker.failed(self._steady())
             return hold(self, headline, "timeout")
+        except BaseException:  # it says nothing of the server, which may be asked again
+            self._breaker.left()
+            raise
 
-    async def _tries(self, headline: Headline) -> Advice:
-        text = clean(headline.text).text
+    async def _tries(self, headline: Headline, text: str) -> Advice:
         config = self._config
         reason = "no answer"
         self._retries.earn()
@@ -168,12 +187,13 @@ class Chat:
             try:
                 answer = await self._ask(headline, text)
             except _AgainError as error:
-                self._breaker.failed(self._steady())
+                self._breaker.failed(self._steady(), error.wait_s)
                 reason = str(error)
-                if attempt + 1 == config.tries or not self._retries.spend():
-                    break
                 limit = min(_WAIT_MOST_S, _WAIT_FIRST_S * 2.0**attempt)
-                await asyncio.sleep(max(error.wait_s, limit * (1.0 - self._random.random())))
+                wait_s = max(error.wait_s, limit * (1.0 - self._random.random()))
+                if attempt + 1 == config.tries or wait_s >= config.deadline_s or not self._retries.spend():
+                    break
+                await asyncio.sleep(wait_s)
                 continue
             self._breaker.worked()
             self._budget.settle(booked, used_tokens(answer) or booked)
@@ -202,12 +222,11 @@ class Chat:
                         "too many requests", _retry_after_s(response.headers.get("Retry-After"), self._now())
                     )
                 if response.status in _BROKEN:
-                    self._breaker.left()
                     raise AdvisorError(f"want {self.model_id} to answer, was status {response.status}")
                 if response.status != 200:
                     wait_s = _retry_after_s(response.headers.get("Retry-After"), self._now())
                     raise _AgainError(f"status {response.status}", wait_s)
-                data = await response.content.read(_ANSWER_BYTES_MAX + 1)
+                data = b""
                 while len(data) <= _ANSWER_BYTES_MAX and (more := await response.content.read(_ANSWER_BYTES_MAX)):
                     data += more
         except aiohttp.ClientError as error:
@@ -230,11 +249,11 @@ def _retry_after_s(value: str | None, now_s: float) -> float:
     """Seconds that a server asks for, as a number or a date; 0 where it asks for nothing."""
     if value is None:
         return 0.0
-    if value.strip().isascii() and value.strip().isdigit() and len(value) < 9:
-        return float(value)
+    if value.strip().isascii() and value.strip().isdigit():
+        return min(_PAUSE_MOST_S, float(value))
     try:
         when = parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return 0.0
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.fromtimestamp(now_s, UTC)).total_seconds())
+    return min(_PAUSE_MOST_S, max(0.0, (when - datetime.fromtimestamp(now_s, UTC)).total_seconds()))

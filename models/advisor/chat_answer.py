@@ -95,12 +95,10 @@ def _by_logprobs(choice: Any, action: str) -> tuple[float, float, float] | None:
         for token in tokens:
             before, said = said, said + token["token"]
             key = said.find('"action"')
-            start = -1 if key < 0 else said.find(action, key + 8)
-            begun = key >= 0 and any(said[key + 8 :].lstrip(' \n\t:"').startswith(action[:n]) for n in (1, len(action)))
-            if start >= 0 or begun:
+            if key >= 0 and said[key + 8 :].lstrip(' \n\r\t:"').startswith(action[0]):
                 lead = '"' if '"' not in before[key + 8 :] else ""
                 return _shares(token["top_logprobs"], lead)
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, OverflowError):
         return None
     return None
 
@@ -108,9 +106,11 @@ def _by_logprobs(choice: Any, action: str) -> tuple[float, float, float] | None:
 def _shares(alternatives: Any, lead: str) -> tuple[float, float, float] | None:
     weights = [0.0, 0.0, 0.0]
     for other in alternatives:
-        text, logprob = other["token"].lstrip(" \n\t:" + lead), other["logprob"]
+        text, logprob = other["token"].lstrip(" \n\r\t:" + lead), other["logprob"]
+        if not text or not isinstance(logprob, int | float) or math.isnan(logprob):
+            continue
         for word, place in _PLACES.items():
-            if text and (word.startswith(text) or text.startswith(word)) and isinstance(logprob, int | float):
+            if word.startswith(text) or text.startswith(word):
                 weights[place] += math.exp(min(0.0, logprob))
     total = math.fsum(weights)
     return (weights[0] / total, weights[1] / total, weights[2] / total) if 0.0 < total < math.inf else None

@@ -64,6 +64,8 @@ class RetryBudget:
 class Breaker:
     """Stops asking after failures in a row, and lets one call through after a rest: it decides.
 
+    It stops as well for as long as the server asks.
+
     Args:
         failures: in a row, at least 1.
         rest_s: seconds.
@@ -75,10 +77,13 @@ class Breaker:
         self._failures_max, self._rest_s = failures, rest_s
         self._failures = 0
         self._open_since: float | None = None
+        self._asked_until = -math.inf  # by the server
         self._trying = False
 
     def allows(self, now_s: float) -> bool:
         """Whether a call may be made at `now_s`, seconds of any steady clock."""
+        if now_s < self._asked_until:
+            return False
         if self._open_since is None:
             return True
         if self._trying or now_s - self._open_since < self._rest_s:
@@ -89,8 +94,10 @@ class Breaker:
     def worked(self) -> None:
         self._failures, self._open_since, self._trying = 0, None, False
 
-    def failed(self, now_s: float) -> None:
+    def failed(self, now_s: float, pause_s: float = 0.0) -> None:
+        """A call failed, and the server asked for a pause."""
         self._failures += 1
+        self._asked_until = max(self._asked_until, now_s + pause_s)
         if self._trying or self._failures >= self._failures_max:
             self._open_since, self._trying = now_s, False
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.advisor.advice import Advice, AdvisorError, Headline, hold, judged
+from models.advisor.advice import LEARNT_UNKNOWN, NOTHING, Advice, AdvisorError, Headline, hold, judged
 from models.advisor.reader import Reader
 from models.advisor.text import clean
 from models.advisor.weights import load
@@ -51,11 +51,13 @@ class Gpt:
                 f"want the model {reading.model} ({reading.digest[:12]}) that the head at {folder} was fitted on, "
                 f"was {self._reader.name} ({self._reader.digest[:12]})"
             )
+        self._weights.chances("", self._reader.read(["."], self._layer)[0])  # a layer or width that cannot be: now
+        self.learnt_until = self.manifest.training.end or LEARNT_UNKNOWN  # of the language model and of the head
         self.model_id = f"{reading.digest[:12]}-{dtype}-{self.manifest.digest[:12]}"
 
     def advise(self, batch: Sequence[Headline]) -> list[Advice]:
         texts = [clean(headline.text).text for headline in batch]
-        answers = [hold(self, headline, "there is nothing to read") for headline in batch]
+        answers = [hold(self, headline, NOTHING) for headline in batch]
         rows = [row for row, text in enumerate(texts) if text]
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
@@ -67,3 +69,6 @@ class Gpt:
                 else:
                     answers[row] = hold(self, batch[row], "the model's reading is no number")
         return answers
+
+    def close(self) -> None:
+        """It holds nothing."""

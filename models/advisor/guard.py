@@ -52,7 +52,7 @@ def inspect(text: str) -> Verdict:
         return Verdict(seen.text, "empty")
     if seen.hidden:
         return Verdict(seen.text, "hidden")
-    raw = unicodedata.normalize("NFKC", text[:CHARS_MAX])
+    raw = unicodedata.normalize("NFKC", text[:CHARS_MAX])[:CHARS_MAX]  # one letter may become 18
     for view in dict.fromkeys((raw, seen.text)):
         if found := _special(view):
             return Verdict(seen.text, found)
@@ -97,7 +97,7 @@ _SPECIAL = re.compile(
 )
 _ROLE = re.compile(
     r"(?:^|[\s\"'(\[>*#.;|\-])(?:system|assistant|human|user|developer|administrator|admin|operator|moderator)"
-    r"(?:\s+(?:prompt|message|note|override|instruction|notice|update|role))?\s*[:=>\]](?!\S*\.(?:com|org))"
+    r"(?:\s+(?:prompt|message|note|override|instruction|notice|update|role))?\s*[:=>\])](?!\S*\.(?:com|org))"
 )
 _WORD_APART = r"[\s_\-./*|~+:,'\"`^\\]*"
 _ANSWER = re.compile(rf"\b(?:buy|sell|hold){_WORD_APART}signal(?!s)\b|\b(?:buy|sell){_WORD_APART}signals?\b")
@@ -119,27 +119,30 @@ _ORDERS = re.compile(
     r"|the above|what (?:came|was|you))\b"
     r"|\b(?:previous|prior|earlier|above|system|original|initial|new|updated|following|developer) (?:system )?"
     r"(?:instructions?|prompts?|directives?)\b"
-    r"|\b(?:reply|respond|answer|return|output|print|emit|write|say|state|repeat|type|produce|generate|choose"
+    r"|\b(?<!analysts )(?<!brokers )"  # who rate a stock a buy, and tell nobody to
+    r"(?:reply|respond|answer|return|output|print|emit|write|say|state|repeat|type|produce|generate|choose"
     r"|pick|select|"
     r"report|label|classify|mark|tag|flag|rate|score|treat|read|interpret|consider|count|categori[sz]e|judge"
     r"|rank|grade|set|assign|give|predict)\b"
     r"[^.!?]{0,40}\b(?:(?:as|with|only|exactly|is|be|to|the (?:word|label|answer|token|class)|one word|just"
     r"|a)\W+)+(?:very |strongly |extremely |clearly |the |a |an |word |label )*"
     r"(?:positive|negative|bullish|bearish|buy|sell|neutral)\b"
+    r"(?! (?:growth|territory|returns?|cash|earnings|eps|results?|impact|effect|quarter|outlook|yields?|\d))"
     r"|\b(?:reply|respond|answer|output)\W+(?:only|just|exactly|with|positive|negative|bullish|bearish|buy|sell"
     r"|hold|yes)\b"
     r"|\byou (?:are|must|will|shall|should|have to|need to|can|may) (?:now |always |only |please |no longer |not )*"
     r"(?:an? (?:\w+ )?(?:ai|assistant|bot|model|classifier|advisor|analyst)|answer|reply|respond|output|return"
     r"|say|ignore|classify|label|"
     r"obey|comply|in (?:developer|debug|test)|buy|sell|signal|rate|predict|forget|disregard|free|unrestricted)\b"
-    r"|\b(?:language model|llm|chat ?gpt|gpt-?\d|chat ?bot|as an ai|ai (?:model|advisor|assistant reading"
-    r"|reader)|the classifier|"
+    r"|\b(?:as an ai|ai (?:advisor|assistant reading|reader)|the classifier|"
     r"(?:this|the|your|dear) (?:model|classifier|algorithm|bot|ai)\b(?= (?:must|should|shall|will now|has to"
     r"|is to|:)))"
     r"|\b(?:sentiment|label|classification|class|verdict|answer|output|response|action|prediction|rating|score"
     r"|result|recommendation|signal)"
     r"\W{0,3}(?:is |must be |should be |= ?|:|->|=>)\W{0,3}(?:very |strongly |extremely |definitely "
     r"|always )?(?:positive|negative|bullish|bearish|buy|sell|hold|up|down|\+?1(?:\.0+)?)\b"
+    r"|\b(?:hey|hi|hello|dear|to (?:the|any|all|every|whatever|my)|note to|message to|for the|attention) (?:the )?"
+    r"(?:ai|llm|bot|chat ?bot|machine|model|classifier|algorithm|assistant|reader)s?\b(?= (?:reading|that read)|\W*:|,)"
     r"|\b(?:end|begin|start) of (?:the )?(?:headline|prompt|instructions?|input|context|conversation|user|system)\b"
     r"|\b(?:jailbreak|prompt injection|developer mode|debug mode|dan mode|do anything now)\b"
     r"|\b(?:act|behave|respond|pretend|roleplay|role-play) (?:as (?:an?|if|though|my)|like|to be|that you)\b"
@@ -150,7 +153,8 @@ _ORDERS = re.compile(
 # headlines (Twitter Financial News Sentiment) 25 have two.
 _TALK = re.compile(
     r"\b(?:instruct(?:ions?|ed)|prompts?|repl(?:y|ies)|respond|response|answers?|outputs?|labels?|labell?ed|"
-    r"classif(?:y|ied|ier|ication)|sentiment|verdict|assistant|chatbot|bot|models?|algorithms?|systems?|please"
+    r"classif(?:y|ied|ier|ication)|sentiment|verdict|assistant|(?:chat ?bots?|chat ?gpt|gpt-?\d\w*|llms?)"
+    r"(?: models?)?|bot|(?:language |ai )*models?|algorithms?|systems?|please"
     r"|ignore|"
     r"disregard|forget|pretend|correct|headlines?|reader|examples?|input|task|ratings?|translate|json|action"
     r"|confidence|"
@@ -159,8 +163,11 @@ _TALK = re.compile(
 )
 _TALK_WORDS = 2
 _FIELDS = re.compile(r"[{}]|[\"']\w+[\"']\s*:")
-_DIGIT_INSIDE = re.compile(r"\b[a-z]+[0134578]+[a-z]+\w*|\b[0134578][a-z]{2,}")
+# Digits in two places of a word of three letters or more: "pr3v10us", but not "eur41m", "5bn", "3rd", "4q19".
+_DIGIT_INSIDE = re.compile(r"\b(?=(?:\d*[a-z]){3})[a-z]*[0134578]+[a-z]+[0134578]+\w*")
 _DIGIT_WORDS = 2
+_WITH_DIGIT = re.compile(r"\b(?=(?:\d*[a-z]){3})(?=[a-z]*\d)\w+")  # of three letters: "s0ar", but not "70p"
+_POLAR = RISING | FALLING
 
 
 def _special(view: str) -> str:
@@ -228,13 +235,16 @@ _PLAIN_WORDS = re.compile(
 
 
 def _encoded(text: str) -> str:
-    if _NUMBERS.search(text) or _PERCENT.search(text) or len(_DIGIT_INSIDE.findall(fold(text))) >= _DIGIT_WORDS:
+    plain = fold(text)
+    if _NUMBERS.search(text) or _PERCENT.search(text) or len(_DIGIT_INSIDE.findall(plain)) >= _DIGIT_WORDS:
         return "encoded"
-    for plain in _decoded(text):
+    if any(word.translate(_DIGITS) in _POLAR for word in _WITH_DIGIT.findall(plain)):
+        return "encoded"
+    for said in _decoded(text):
         if (
-            _said(plain)
-            or len(_PLAIN_WORDS.findall(plain.lower())) >= 2
-            or squeeze(plain) in ("bullish", "strongbuy", "positive")
+            _said(said)
+            or len(_PLAIN_WORDS.findall(said.lower())) >= 2
+            or squeeze(said) in ("bullish", "strongbuy", "positive")
         ):
             return "encoded"
     turned = fold(codecs.encode(text, "rot13"))
@@ -274,6 +284,7 @@ _SMALL = frozenset(
     """
     the a an of to in on for and or at by is are was as it its be with from that this not but after over up than has
     will have you your he his their they we our what how why when says said new inc co corp ltd plc sa pct mln bln
+    eur usd gbp sek million billion mn bn percent
     """.split()  # noqa: SIM905 - a list of words reads better as words
 )
 _RUN, _COUNT, _SHARE, _POLAR_RUN = 3, 4, 0.3, 4
@@ -288,15 +299,18 @@ def _repeated(text: str) -> str:
     before = ""
     for word in words:
         run = run + 1 if word == before else 1
-        polar = polar + 1 if word in RISING or word in FALLING else 0
+        polar = polar + 1 if word in _POLAR else 0
         if run >= _RUN or polar >= _POLAR_RUN:
             return "repetition"
         before = word
     word, count = Counter(content).most_common(1)[0]
     if count >= _COUNT and count > _SHARE * len(content):
         return "repetition"
+    if _TWICE.search(" ".join(content)):
+        return "repetition"
     pairs = Counter(pairwise(content))
     return "repetition" if pairs and pairs.most_common(1)[0][1] >= 3 else ""
 
 
+_TWICE = re.compile(r"\b(\S+ \S+(?: \S+)?) \1\b")  # two or three words, and at once the same again
 _NO_ADDRESS = re.compile(r"[#$@]\w+")

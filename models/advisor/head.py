@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.advisor.advice import Advice, Headline, judged
-from models.advisor.text import clean
+from models.advisor.advice import LEARNT_UNKNOWN, Advice, Headline, each, judged
 from models.advisor.weights import load
 
 SHIPPED = Path(__file__).parent.parent.parent / "checkpoints" / "advisor-head"
@@ -28,10 +27,14 @@ class Head:
         self._threshold = self._weights.config.threshold if threshold is None else threshold
         if not 0.0 < self._threshold <= 1.0:
             raise ValueError(f"threshold must lie in (0, 1], was {threshold}")
+        self.learnt_until = self.manifest.training.end or LEARNT_UNKNOWN
         self.model_id = f"head-{self.manifest.digest[:12]}"
 
     def advise(self, batch: Sequence[Headline]) -> list[Advice]:
-        return [
-            judged(self, headline, self._weights.chances(clean(headline.text).text), self._threshold)
-            for headline in batch
-        ]
+        return each(self, batch, self._judge)
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+    def _judge(self, headline: Headline, text: str) -> Advice:
+        return judged(self, headline, self._weights.chances(text), self._threshold)

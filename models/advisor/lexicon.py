@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from models.advisor.advice import Advice, Headline, judged
+from models.advisor.advice import LEARNT_NOTHING, Advice, Headline, each, judged
 
 
 def _words(text: str) -> frozenset[str]:
@@ -78,6 +78,7 @@ class Lexicon:
 
     backend = "lexicon"
     prompt_id = ""
+    learnt_until = LEARNT_NOTHING
     model_id = "words-" + hashlib.sha256(" ".join((*sorted(RISING), "|", *sorted(FALLING))).encode()).hexdigest()[:12]
 
     def __init__(self, threshold: float = 0.5) -> None:
@@ -86,9 +87,11 @@ class Lexicon:
         self._threshold = threshold
 
     def advise(self, batch: Sequence[Headline]) -> list[Advice]:
-        answers = []
-        for headline in batch:
-            falling, rising = counts(headline.text)
-            chances = (_NOBODY_SAYS + falling, 1.0, _NOBODY_SAYS + rising)
-            answers.append(judged(self, headline, chances, self._threshold))
-        return answers
+        return each(self, batch, self._judge)
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+    def _judge(self, headline: Headline, text: str) -> Advice:
+        falling, rising = counts(text)
+        return judged(self, headline, (_NOBODY_SAYS + falling, 1.0, _NOBODY_SAYS + rising), self._threshold)

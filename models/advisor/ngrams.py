@@ -77,7 +77,7 @@ def _word_places(text: str, codes: Words, config: NgramConfig) -> list[Ints]:
     spans = np.array([match.span() for match in _WORD.finditer(text)], np.int64).reshape(-1, 2)  # (W, 2)
     if not len(spans):
         return []
-    # Horner's prefixes, scaled so that one sum gives them all: word = sum of codes[i] * base ** (end - i).
+    # One sum gives all prefixes; what is left of a word is sum of codes[i] * base ** (i - first), times one constant.
     first, last = spans[:, 0], spans[:, 1]
     scaled = np.concatenate([np.zeros(1, np.uint64), np.cumsum(codes * _POWERS[: len(codes)], dtype=np.uint64)])
     word = (scaled[last] - scaled[first]) * _POWERS[CHARS_MAX + 2 - first]  # (W,), whatever place the word stands at

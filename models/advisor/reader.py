@@ -35,15 +35,24 @@ def open_model(path: str | Path, dtype: str) -> TextModel:
         raise AdvisorError(str(exc)) from None
 
 
-def engine_of(model: TextModel, threads: int) -> Engine:
-    """What runs the model, with room for one text of a prompt, a headline and an answer."""
+def engine_of(model: TextModel, threads: int, *, beside: int = 0) -> Engine:
+    """What runs the model on one text at a time.
+
+    Args:
+        beside: tokens of a prompt and an answer, for which there must be room beside a text; 0: there are none.
+
+    Raises:
+        AdvisorError: the model cannot see so many.
+    """
     context = min(CONTEXT, int(model.model.config.context))
+    if beside and beside + TOKENS_MAX > context:
+        raise AdvisorError(f"want a model that sees {beside + TOKENS_MAX} tokens, {model.name} sees {context}")
     return Engine(model.model, 1, context=context, threads=threads)
 
 
 def plain_tokens(model: TextModel, text: str) -> list[int]:
-    """Tokens of a text from outside: none of them is special, at most TOKENS_MAX."""
-    return model.plain.encode(text)[:TOKENS_MAX]
+    """Tokens of a text from outside: none of them is special, at most TOKENS_MAX and what the model can see."""
+    return model.plain.encode(text)[: min(TOKENS_MAX, int(model.model.config.context))]
 
 
 class Reader:

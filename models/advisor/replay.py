@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from models.advisor.advice import Advice, Advisor, AdvisorError, Headline
+from models.advisor.advice import LEARNT_UNKNOWN, Advice, Advisor, AdvisorError, Headline
 
 _KEYS = (
     "key",
@@ -40,6 +41,9 @@ class Recorder:
 
     Args:
         path: lines are appended.
+
+    Raises:
+        AdvisorError: when an answer cannot be written down.
     """
 
     def __init__(self, inner: Advisor, path: str | Path) -> None:
@@ -57,15 +61,28 @@ class Recorder:
     def prompt_id(self) -> str:
         return self._inner.prompt_id
 
+    @property
+    def learnt_until(self) -> datetime:
+        return self._inner.learnt_until
+
     def advise(self, batch: Sequence[Headline]) -> list[Advice]:
         answers = self._inner.advise(batch)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{line_of(headline, advice)}\n" for headline, advice in zip(batch, answers, strict=True))
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(f"{line_of(asked, advice)}\n" for asked, advice in zip(batch, answers, strict=True))
+        except OSError as exc:
+            raise AdvisorError(f"{self._path} cannot be written: {exc.strerror}") from None
         return answers
+
+    def close(self) -> None:
+        self._inner.close()
 
 
 class Replay:
     """Answers as they were recorded. The same headline has the answers it had, in their order; then the last again.
+
+    Args:
+        learnt_until: of the model that answered, naive UTC; a recording does not say it.
 
     Raises:
         AdvisorError: the recording is missing, empty, broken, or of several models.
@@ -73,8 +90,9 @@ class Replay:
 
     backend = "replay"
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, learnt_until: datetime = LEARNT_UNKNOWN) -> None:
         self._path = Path(path)
+        self.learnt_until = learnt_until
         self._answers: dict[str, list[Advice]] = {}
         models: set[tuple[str, str]] = set()
         try:
@@ -106,6 +124,9 @@ class Replay:
             found.append(answers.pop(0) if len(answers) > 1 else answers[0])
         return found
 
+    def close(self) -> None:
+        """It holds nothing."""
+
     def _parse(self, number: int, line: bytes) -> tuple[str, Advice]:
         where = f"{self._path}:{number}"
         if len(line) > _LINE_BYTES_MAX:
@@ -123,5 +144,5 @@ class Replay:
                 raise ValueError("want texts as texts")
             values["probabilities"] = tuple(float(chance) for chance in values["probabilities"])
             return key, Advice(**values)
-        except (ValueError, TypeError, RecursionError) as exc:
+        except (ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise AdvisorError(f"{where}: no recorded answer: {exc}") from None

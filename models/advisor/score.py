@@ -7,14 +7,14 @@ parameters and more.
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from models.advisor.advice import Advice, AdvisorError, Headline, hold, judged
+from models.advisor.advice import LEARNT_UNKNOWN, Advice, AdvisorError, Headline, each, hold, judged
 from models.advisor.reader import engine_of, open_model, plain_tokens
-from models.advisor.text import clean
 from models.engine import Fed
 
 Floats = npt.NDArray[np.float64]
@@ -40,6 +40,7 @@ class Score:
         threshold: of the probability of a direction.
         temperature: what the calibrated log probabilities are divided by; fitted on labelled headlines by
             `trainer.advisor_fit.temperature`, 1 as they are.
+        learnt_until: when the text that the model was made from ends, naive UTC.
 
     Raises:
         AdvisorError: the model cannot be used.
@@ -58,21 +59,24 @@ class Score:
         threads: int = 1,
         threshold: float = 0.8,
         temperature: float = 1.0,
+        learnt_until: datetime = LEARNT_UNKNOWN,
     ) -> None:
         if not 0.0 < threshold <= 1.0 or not 0.0 < temperature < np.inf:
             raise ValueError(f"want 0 < threshold <= 1 and temperature > 0, was {threshold} and {temperature}")
         self._threshold, self._temperature = threshold, temperature
         self._model = open_model(model, dtype)
-        self._engine = engine_of(self._model, threads)
+        self.learnt_until = learnt_until
         self.model_id = f"{self._model.digest[:12]}-{dtype}"
         self._words = [self._model.plain.encode(word) for word in WORDS]
         self._end = self._model.plain.encode(_END)
         question = self._model.plain.encode(QUESTION)
         self._start = len(question)
+        beside = len(question) + len(self._end) + max(map(len, self._words))
+        self._engine = engine_of(self._model, threads, beside=beside)
         try:
             self._engine.feed([Fed(symbol=_ASKED, tokens=question)])
         except ValueError as exc:
-            raise AdvisorError(f"want a model with room for the question: {exc}") from None
+            raise AdvisorError(str(exc)) from None
         self._anyway = self._log_chances(_NOTHING)
 
     def log_chances(self, text: str) -> Floats:
@@ -84,19 +88,17 @@ class Score:
         return self._log_chances(f" {text}") - self._anyway
 
     def advise(self, batch: Sequence[Headline]) -> list[Advice]:
-        answers = []
-        for headline in batch:
-            text = clean(headline.text).text
-            if not text:
-                answers.append(hold(self, headline, "there is nothing to read"))
-                continue
-            logits = self.log_chances(text) / self._temperature
-            powers = np.exp(logits - logits.max())
-            if np.isfinite(powers).all():
-                answers.append(judged(self, headline, (powers / powers.sum()).tolist(), self._threshold))
-            else:
-                answers.append(hold(self, headline, "the model's answer is no number"))
-        return answers
+        return each(self, batch, self._judge)
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+    def _judge(self, headline: Headline, text: str) -> Advice:
+        logits = self.log_chances(text) / self._temperature
+        powers = np.exp(logits - logits.max())
+        if not np.isfinite(powers).all():
+            return hold(self, headline, "the model's answer is no number")
+        return judged(self, headline, (powers / powers.sum()).tolist(), self._threshold)
 
     def _log_chances(self, text: str) -> Floats:
         """(3,) log probabilities of the words behind a text; the context goes back to the question."""
@@ -104,7 +106,8 @@ class Score:
         try:
             self._engine.feed([Fed(symbol=_ASKED, tokens=tokens)])
             found = self._engine.score(_ASKED, self._words)
-            self._engine.rewind(_ASKED, self._start)
         except ValueError as exc:
             raise AdvisorError(str(exc)) from None
+        finally:  # whatever happened: the next headline must not stand behind this one
+            self._engine.rewind(_ASKED, self._start)
         return np.asarray(found, np.float64)

@@ -16,6 +16,7 @@ _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _HARMLESS = frozenset("\u00ad\u200b\u200d\u200e\u200f\ufeff")  # what editors and emoji leave behind
 _HARMLESS_MAX = 3
 _DROPPED = frozenset(("Cc", "Cf", "Co", "Cs", "Cn"))
+_LAYERS_MAX = 6  # of markup within markup, the last of which must change nothing; headlines have one or two
 _MARKS_MAX = 2  # on one letter; more of them is a text made to be seen and not read
 
 
@@ -35,18 +36,31 @@ class Cleaned:
 
 
 def clean(text: str) -> Cleaned:
-    """The text as a person would see it, on one line.
+    """The text as a person would see it, on one line. What is clean stays as it is.
 
     References are resolved before tags are taken out, and compatible forms made one (full width, ligatures) before
-    that, so that nothing turns into markup afterwards.
+    that. What is then left may be markup again, as of references that were escaped twice, so it is cleaned again; what
+    is wrapped deeper than anyone wraps a headline is hidden.
     """
-    cut = len(text) > CHARS_MAX
-    text = unicodedata.normalize("NFKC", html.unescape(text[:CHARS_MAX]))[: 4 * CHARS_MAX]
+    cut, hidden = len(text) > CHARS_MAX, False
+    text = text[:CHARS_MAX]
+    for _ in range(_LAYERS_MAX):
+        before = text
+        text, unseen, longer = _once(text)
+        hidden, cut = hidden or unseen, cut or longer
+        if text == before:
+            return Cleaned(text, hidden, cut)
+    return Cleaned("", True, cut)
+
+
+def _once(text: str) -> tuple[str, bool, bool]:
+    """One layer less, whether something was hidden in it, and whether it was cut."""
+    text = unicodedata.normalize("NFKC", html.unescape(text))[:CHARS_MAX]
     text = _ADDRESS.sub(" ", _TAG.sub(" ", _COMMENT.sub(" ", text)))
     shown, hidden = _visible(text)
     line = " ".join(shown.split())
     short = _first_pieces(line)
-    return Cleaned(short, hidden, cut or len(short) < len(line))
+    return short, hidden, len(short) < len(line)
 
 
 def _visible(text: str) -> tuple[str, bool]:

@@ -76,7 +76,7 @@ class Weights:
         self._bias = _shaped(tensors, "model.bias", (3,)).astype(np.float64)
         self._reading: tuple[Floats, Floats, Floats] | None = None
         if config.reading is not None:
-            width = len(tensors["model.mean"])
+            width = tensors["model.mean"].size
             dense, mean, scale = (
                 _shaped(tensors, name, shape).astype(np.float64)
                 for name, shape in (

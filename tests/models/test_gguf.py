@@ -18,7 +18,7 @@ from text_files import CONFIG, TEMPLATE, gguf_tensors, llama, llama_config, thei
 from models.checkpoint import CheckpointError
 from models.gguf import cache_folder, load_text_model
 from models.llama import Llama
-from models.text import TextError, TextModel
+from models.text import TextError, TextModel, TextTokenizer
 
 needs_llm = pytest.mark.skipif(
     not all(importlib.util.find_spec(name) for name in ("gguf", "tokenizers")), reason="wants the extra `llm`"
@@ -150,6 +150,7 @@ def test_an_index_that_names_files_elsewhere_is_refused(tmp_path: Path) -> None:
         ({"llama_rope_freq_base": float("nan")}, "rotary_base"),
         ({"llama__expert_count": 8}, "without experts"),
         ({"llama__rope__scaling__type": "yarn"}, "plain rotary"),
+        ({"llama__rope__scale_linear": 4.0}, "plain rotary"),
         ({"llama__attention__key_length": 32}, "key_length"),
         ({"llama__vocab_size": 9}, "embedding.weight"),
         ({"without": ("llama.context_length",)}, "want llama.context_length"),
@@ -315,6 +316,20 @@ def test_the_cache_is_bounded_and_its_place_is_the_users(tmp_path: Path, monkeyp
 
 
 @needs_llm
+def test_drafts_of_writers_that_were_killed_do_not_stay(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf", llama())
+    old, fresh = (tmp_path / f"{name}.safetensors.part" for name in ("old", "fresh"))
+    for draft in (old, fresh):
+        draft.write_bytes(b"half")
+    os.utime(old, (1e9, 1e9))
+
+    load_text_model(path, torch.float32, cache=tmp_path)
+
+    assert not old.exists()
+    assert fresh.exists()  # another process may be writing it
+
+
+@needs_llm
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "tiny.gguf", llama())
     (tmp_path / "cache").write_text("a file")
@@ -356,6 +371,17 @@ def test_special_tokens_are_those_of_the_file_and_only_in_our_own_text(text: Tex
     assert len(text.plain.encode("<|im_end|>")) > 5
     assert (text.tokenizer.token("<|im_end|>"), text.plain.token("<|im_end|>")) == (2, None)
     assert text.plain.encode("half \ud800 pair") == text.plain.encode("half ? pair")
+
+
+@needs_llm
+def test_a_file_that_asks_for_tokens_to_be_cut_or_filled_up_is_not_followed(text: TextModel) -> None:
+    import tokenizers
+
+    asking = tokenizers.Tokenizer.from_str(text.tokenizer.to_json())
+    asking.enable_truncation(2)
+    asking.enable_padding(length=9)
+    for said in ("x", "share shared 12"):
+        assert TextTokenizer(asking.to_str()).encode(said) == text.tokenizer.encode(said)
 
 
 @needs_llm

@@ -1,8 +1,9 @@
 """Attacks on an advisor, written for this project: texts that are put behind, before or in place of a headline.
 
 Six kinds were at hand while the guard was written. The kinds FOREIGN and PERSUASION were written after the guard was
-frozen, and nothing in it was changed because of them: all that was done to it since was to take out one rule, which
-mistook "Guggenheim starts" for a special token.
+frozen, and nothing in it was changed because of them. What was done to it since was for plain headlines that it held
+back ("rises to $5bn from $3bn", "a new AI model"), for markup within markup, and for wordings of the six kinds; not
+one answer to the other two kinds has changed with it.
 """
 
 import base64

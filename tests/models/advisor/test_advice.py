@@ -1,6 +1,7 @@
 """What an answer must be, and the backends that need no model."""
 
 import math
+import re
 import time
 from pathlib import Path
 
@@ -165,6 +166,23 @@ def test_recorded_answers_come_again_in_their_order(tmp_path: Path) -> None:
     assert (replay.model_id, replay.prompt_id) == (Lexicon.model_id, "")
 
 
+def test_an_answer_that_cannot_be_written_down_is_not_given(tmp_path: Path) -> None:
+    with pytest.raises(AdvisorError, match="cannot be written: Is a directory"):
+        Recorder(Lexicon(), tmp_path).advise([headline("Acme rises")])
+
+
+@pytest.mark.parametrize("text", ["", " \x00", "https://t.co/x"])
+@pytest.mark.parametrize("make", [Lexicon, Head])
+def test_where_there_is_nothing_to_read_nothing_is_believed(make: type[Lexicon] | type[Head], text: str) -> None:
+    (advice,) = make().advise([headline(text)])
+    assert (advice.action, advice.confidence, advice.reason) == (HOLD, 0.0, "there is nothing to read")
+
+
+def test_the_lexicon_reads_what_a_person_sees() -> None:
+    (advice,) = WORDS.advise([headline("Acme<b> ri</b>\u00adses &#114;ises https://x.y/crash")])
+    assert advice.action == BUY_SIGNAL
+
+
 def test_a_headline_that_was_not_recorded_raises(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     Recorder(Lexicon(), path).advise([headline("Acme rises")])
@@ -173,7 +191,7 @@ def test_a_headline_that_was_not_recorded_raises(tmp_path: Path) -> None:
             Replay(path).advise([other])
 
 
-@pytest.mark.parametrize("damage", ["half", "number", "action", "list", "empty", "missing"])
+@pytest.mark.parametrize("damage", ["half", "number", "huge", "action", "list", "empty", "missing"])
 def test_a_damaged_recording_is_refused(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "answers.jsonl"
     Recorder(Lexicon(), path).advise([headline("Acme rises")])
@@ -181,6 +199,7 @@ def test_a_damaged_recording_is_refused(tmp_path: Path, damage: str) -> None:
     changed = {
         "half": text[: len(text) // 2],
         "number": text.replace('"reason": "', '"reason": 1, "x": "'),
+        "huge": re.sub(r"\[[0-9.]+", "[1" + "0" * 400, text),
         "action": text.replace(BUY_SIGNAL, "BUY"),
         "list": "[]\n",
         "empty": "",

@@ -1,6 +1,7 @@
 """The chat advisor against a real server on this machine, well-behaved and not."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -154,8 +155,60 @@ def test_a_server_that_wants_a_pause_has_it(server: ChatServer) -> None:
 def test_a_pause_beyond_the_deadline_is_hold(server: ChatServer) -> None:
     server.faults = [status(429, **{"Retry-After": "3600"})]
     with chat(server, deadline_s=0.3) as advisor:
-        assert advisor.advise([headline("up")])[0].reason == "timeout"
+        assert advisor.advise([headline("up")])[0].reason == "too many requests"
     assert len(server.asked) == 1
+
+
+def test_a_server_that_wants_a_pause_is_not_asked_for_the_next_headline_either(server: ChatServer) -> None:
+    server.faults = [status(429, **{"Retry-After": "60"})]
+    clock = [0.0]
+    with Chat(ChatConfig(url=server.url, model="tiny"), steady=lambda: clock[0]) as advisor:
+        reasons = [advisor.advise([headline("up")])[0].reason for _ in range(3)]
+        assert reasons == ["too many requests", *["the server is left alone after failures"] * 2]
+        assert len(server.asked) == 1
+        clock[0] = 60.0
+        assert advisor.advise([headline("up")])[0].action == BUY_SIGNAL
+
+
+def test_a_deciding_call_that_is_given_up_does_not_keep_the_server_alone_for_ever(server: ChatServer) -> None:
+    async def refuse(request: web.Request) -> web.Response:
+        while len(server.asked) < 3:  # until the other one is tried again, which decides
+            await asyncio.sleep(0.005)
+        return web.Response(status=401)
+
+    server.faults = [status(500), refuse, never]
+    clock = itertools.count(0.0, 100.0)  # every look at it is after the rest
+    config = ChatConfig(url=server.url, model="tiny", breaker_failures=1, tries=2)
+    with Chat(config, steady=lambda: next(clock)) as advisor:
+        with pytest.raises(AdvisorError, match="status 401"):
+            advisor.advise([headline("up"), headline("up")])
+        assert advisor.advise([headline("up")])[0].action == BUY_SIGNAL
+
+
+def test_where_there_is_nothing_to_read_nothing_is_asked(server: ChatServer) -> None:
+    with chat(server) as advisor:
+        assert advisor.advise([headline("\x00 ")])[0].reason == "there is nothing to read"
+    assert server.asked == []
+
+
+def test_a_key_that_cannot_be_sent_is_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADVISOR_API_KEY", f"{SECRET}\n")
+    with pytest.raises(AdvisorError, match="ADVISOR_API_KEY must be printable") as refused:
+        Chat(ChatConfig(model="tiny"))
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("logprob", ["NaN", "null", '"-1"', "1" + "0" * 400, "-1" + "0" * 400, "-Infinity"])
+def test_a_probability_that_is_none_is_not_counted(server: ChatServer, logprob: str) -> None:
+    content = '{\\"action\\": \\"BUY_SIGNAL\\", \\"confidence\\": 0.9}'
+    other = '{"token": "SELL", "logprob": ' + logprob + "}"
+    tokens = '{"token": "{\\"action\\": \\"BUY", "top_logprobs": [{"token": "BUY", "logprob": -0.1}, ' + other + "]}"
+    server.faults = [
+        text('{"choices": [{"message": {"content": "' + content + '"}, "logprobs": {"content": [' + tokens + "]}}]}")
+    ]
+    with chat(server) as advisor:
+        (advice,) = advisor.advise([headline("up")])
+    assert advice.action == BUY_SIGNAL
 
 
 def test_tries_end_and_the_budget_of_tries_again_holds_for_all(server: ChatServer) -> None:
@@ -243,6 +296,17 @@ def test_a_wait_is_read_as_seconds_or_as_a_date() -> None:
     assert _retry_after_s(formatdate(1_000.0, usegmt=True), 990.0) == pytest.approx(10.0)
     for nothing in (None, "soon", "-3", formatdate(900.0, usegmt=True)):
         assert _retry_after_s(nothing, 1_000.0) == 0.0
+    for long in ("9" * 5_000, "99999999", formatdate(9e9, usegmt=True)):
+        assert _retry_after_s(long, 1_000.0) == 3_600.0
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{1,9} [-+A-Z0-9]{1,8}")
+)
+def test_no_wait_breaks_its_reader(value: str) -> None:
+    assert 0.0 <= _retry_after_s(value, 1_000.0) <= 3_600.0
 
 
 @settings(max_examples=100, deadline=None)
@@ -294,6 +358,9 @@ def test_a_breaker_lets_one_call_through_after_its_rest() -> None:
     [
         {"url": "ftp://x/v1"},
         {"url": "http://me:secret@x/v1"},
+        {"url": "http://x/v1?key=secret"},
+        {"url": "http://x:99999/v1"},
+        {"learnt_until": "soon"},
         {"model": ""},
         {"deadline_s": float("nan")},
         {"tries": 0},

@@ -129,6 +129,17 @@ def test_scores_from_the_cache_are_those_without_it(model: Path) -> None:
         assert found == pytest.approx(whole(text) - whole("N/A"), abs=1e-3)
 
 
+def test_a_headline_that_breaks_the_model_leaves_nothing_behind(tmp_path: Path) -> None:
+    advisor = Score(write_gguf(tmp_path / "untied.gguf", llama(context=1_024, tied=False)))
+    before = advisor.log_chances(TEXTS[0])
+    (bad,) = advisor._model.plain.encode("~")
+    with torch.no_grad():
+        advisor._model.model.embedding.weight[bad] = torch.nan
+    with pytest.raises(AdvisorError, match="must be finite"):
+        advisor.log_chances("~")
+    assert np.array_equal(advisor.log_chances(TEXTS[0]), before)
+
+
 def test_a_score_is_one_of_the_three_words(model: Path) -> None:
     advisor = Score(model, threshold=0.4, temperature=2.0)
     answers = advisor.advise(told(*TEXTS, ""))
