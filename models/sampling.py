@@ -42,7 +42,9 @@ def probabilities(logits: npt.NDArray[np.floating], sampling: Sampling = EXACT) 
     if not np.isfinite(wide).all():
         raise ValueError("logits must be finite: the model has failed")
     if sampling.temperature == 0.0:
-        return np.eye(wide.shape[1])[wide.argmax(axis=1)]
+        sure: Floats = np.zeros_like(wide)
+        sure[np.arange(len(wide)), wide.argmax(axis=1)] = 1.0
+        return sure
     wide = wide - wide.max(axis=1, keepdims=True)  # before the division: a small temperature must not overflow
     with np.errstate(over="ignore"):  # to -inf, whose exponential is the 0 that is meant
         weights = np.exp(wide / sampling.temperature)  # (B, V)

@@ -35,6 +35,7 @@ from graphs.live_cli import live_main
 from graphs.live_config import LiveConfig
 from models.advisor.__main__ import main as advisor_main
 from models.generate import main as generate_main
+from models.write import main as write_main
 from nodes import events as node_events
 from nodes import health
 from tokenizer.analysis import main as analysis_main
@@ -183,6 +184,8 @@ def test_every_flag_in_the_documentation_exists(
         lambda: trainer_main(["tokenizer", "--help"]),
         lambda: trainer_main(["fingpt", "--help"]),
         lambda: trainer_main(["advisor", "--help"]),
+        lambda: trainer_main(["gpt", "--help"]),
+        lambda: write_main(["--help"]),
         lambda: advisor_main(["--help"]),
         lambda: analysis_main(["--help"]),
         lambda: generate_main(["--help"]),

@@ -1,4 +1,4 @@
-"""The command: python -m trainer {tokenizer,fingpt,advisor} CONFIG [flags]."""
+"""The command: python -m trainer {tokenizer,fingpt,gpt,advisor} CONFIG [flags]."""
 
 import sys
 from collections.abc import Sequence
@@ -25,10 +25,15 @@ def main(argv: Sequence[str]) -> int:
             from trainer.advisor import run as train_advisor  # a config of its own, and no torch
 
             return train_advisor(argv[1:])
-        from trainer.flags import parse  # here: Ctrl-C is a line while it loads as well
+        from trainer.flags import parse, parse_gpt  # here: Ctrl-C is a line while it loads as well
 
+        if list(argv[:1]) == ["gpt"]:
+            asked = parse_gpt(argv[1:])
+            from trainer.gpt import run as train_gpt  # it brings torch, which no flag needs
+
+            return train_gpt(asked)
         command, arguments = parse(argv)
-        from trainer.command import run  # it brings torch, which no flag needs
+        from trainer.command import run
 
         return run(command, arguments)
 
@@ -37,7 +42,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _interrupted(argv: Sequence[str]) -> str:
-    return "interrupted" + ("; --resume goes on from the last state saved" if "fingpt" in argv[:1] else "")
+    return "interrupted" + (
+        "; --resume goes on from the last state saved" if argv[:1] and argv[0] in ("fingpt", "gpt") else ""
+    )
 
 
 if __name__ == "__main__":

@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from configs.load import ConfigError, listed, plain
 from configs.version import code_version
@@ -20,15 +18,15 @@ from models.fingpt import FinGPT
 from models.fingpt_config import FinGPTConfig
 from tokenizer.bars import BarSeries
 from tokenizer.codec import Codec
-from trainer.config import LoopConfig, TrainConfig
+from trainer.config import TrainConfig
 from trainer.data import TokenSeries, load_tokens, tokenize, tokens_digest
-from trainer.logs import LOG, draw, progress, read_log
-from trainer.loop import STATE, Job, Trained, train
-from trainer.metrics import Metrics, judge, seen_before, usage
+from trainer.loop import STATE, Job, Trained
+from trainer.metrics import BATCH, Metrics, judge, seen_before, usage
+from trainer.runs import batch_loss, fit, mean_loss, work_folder
 from trainer.splits import Ranges, Split, ranges, tail_ranges, within
 from trainer.start import start_embeddings
 from trainer.tokenizer import figures, fitted, joined, seen_by
-from trainer.windows import IGNORED, Batch, Windows
+from trainer.windows import Batch, Windows
 from trainer.world import World
 
 _TOKENS_BAR_S = 1.0  # of plain tokens, whose bars nobody knows; without a codec nothing asks for it
@@ -56,11 +54,6 @@ class Result:
     metrics: Metrics
     lines: list[str]  # for a person
     trained: Trained
-
-
-def work_folder(out: Path) -> Path:
-    """Where logs, curves, the tokenizer and the state to resume from lie: beside the checkpoint, which has a format."""
-    return out.with_name(f"{out.name}-training")
 
 
 def language_of_bars(
@@ -149,21 +142,28 @@ def train_model(
         start_embeddings(model, language.codec, config.loop.seed)
     model.recompute_blocks = config.loop.activation_checkpointing
     parts = _windows(model, language)
-    work = work_folder(out)
+    judged = partial(parts["validation"].batches, BATCH, world.rank, world.size)
     job = Job(
         model=model,
-        loss=partial(_loss, windows=parts["train"], loop=config.loop, world=world),
-        validate=partial(_validate, windows=parts["validation"], world=world),
+        loss=partial(batch_loss, windows=parts["train"], loop=config.loop, world=world, forward=_forward),
+        validate=partial(mean_loss, batches=judged, world=world, forward=_forward),
         tokens=config.loop.batch * shape.context,
         says={"model": plain(shape), "informed": config.informed, "data": _says(language)},
     )
-    with progress(config.name, config.loop.steps, quiet=quiet or not world.first) as told:
-        trained = train(
-            job, config.loop, config.optim, world, work, told, resume=resume, events=config.tensorboard and world.first
-        )
+    trained = fit(
+        job,
+        config.loop,
+        config.optim,
+        world,
+        out,
+        name=config.name,
+        title=f"{config.name}: {model.parameter_count():,} parameters",
+        resume=resume,
+        quiet=quiet,
+        events=config.tensorboard,
+    )
     if not world.first:
         return None
-    draw(read_log(work / LOG), work / "curves.png", f"{config.name}: {model.parameter_count():,} parameters")
     metrics, lines = _judged(model, parts, language, trained, config)
     digest = write(
         out,
@@ -175,7 +175,7 @@ def train_model(
         tensors=model.to_tensors() | ({} if language.codec is None else language.codec.to_tensors()),
         code=code_version(),
     )
-    (work / STATE).unlink(missing_ok=True)  # there is nothing left to resume
+    (work_folder(out) / STATE).unlink(missing_ok=True)  # there is nothing left to resume
     return Result(checkpoint=out, digest=digest, metrics=metrics, lines=lines, trained=trained)
 
 
@@ -203,30 +203,9 @@ def _windows(model: FinGPT, language: Language) -> dict[str, Windows]:
     return {name: windows for name, windows in found.items() if windows.decisions}
 
 
-def _loss(model: nn.Module, step: int, part: int, *, windows: Windows, loop: LoopConfig, world: World) -> Tensor:
-    """This process's share of the mean loss of a batch, which is drawn whole everywhere and then shared out."""
-    drawn = windows.draw(np.random.default_rng([loop.seed, step]), loop.batch)
-    judged = sum(last - first for _, first, last in drawn)
-    shares = loop.accumulate * world.size
-    batch = windows.drawn(drawn[part * world.size + world.rank :: shares]).to(world.device)
-    return _cross_entropy(model, batch) / judged
-
-
-def _validate(model: nn.Module, *, windows: Windows, world: World) -> float:
-    """Mean loss over all validation decisions, nats, shared out over the processes."""
-    total, count = 0.0, 0
-    for batch in windows.batches(32, world.rank, world.size):
-        total += float(_cross_entropy(model, batch.to(world.device)))
-        count += int((batch.targets != IGNORED).sum())
-    total, judged = world.total([total, float(count)])
-    return total / judged
-
-
-def _cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Sum over the judged positions, nats, in fp32 whatever the model computes in."""
-    logits = model(batch.tokens, batch.hours, batch.symbols).float()  # (B, T, V)
-    targets = batch.targets.reshape(-1)  # (B * T,)
-    return functional.cross_entropy(logits.view(len(targets), -1), targets, ignore_index=IGNORED, reduction="sum")
+def _forward(model: nn.Module, batch: Batch) -> Tensor:
+    logits: Tensor = model(batch.tokens, batch.hours, batch.symbols)
+    return logits
 
 
 def _judged(

@@ -5,22 +5,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import tyro
 
 from configs.flags import registry
 from configs.load import ConfigError, load
 from trainer.config import TrainConfig
+from trainer.gpt_config import GPTTrainConfig
 
 PROGRAM = "python -m trainer"
 COMMANDS = ("tokenizer", "fingpt")
 
 _USAGE = f"""\
-usage: {PROGRAM} {{{",".join(COMMANDS)},advisor}} CONFIG [flags]
+usage: {PROGRAM} {{{",".join(COMMANDS)},gpt,advisor}} CONFIG [flags]
 
   tokenizer   fit a tokenizer on the training bars
   fingpt      fit a tokenizer, then train a model on its tokens; one folder holds both
+  gpt         train a GPT-2 on text: {PROGRAM} gpt --help
   advisor     fit a head that reads headlines: {PROGRAM} advisor --help
 
 CONFIG is a TOML file such as configs/train/demo.toml. {PROGRAM} fingpt CONFIG --help lists the flags.
@@ -34,6 +36,18 @@ Several processes: torchrun --nproc-per-node 2 -m trainer fingpt CONFIG
 Exit codes: 0 done, 1 the result is not that of the shipped checkpoint,
 2 bad usage, config or data, 130 interrupted.
 """
+
+_GPT_DESCRIPTION = """\
+Train a GPT-2 on text, by characters or byte pairs; python -m models.write goes on with texts then.
+
+Every key of the config is a flag, [loop] steps is --loop.steps; flags win.
+
+Several processes: torchrun --nproc-per-node 2 -m trainer gpt CONFIG
+
+Exit codes: 0 done, 2 bad usage, config or data, 130 interrupted.
+"""
+
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +63,17 @@ class Arguments:
     quiet: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """no progress and no table"""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTArguments:
+    """What the user typed, over the config file."""
+
+    resume: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """go on from the state that a killed run left in the output folder, or begin where there is none"""
+    quiet: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """no progress and no table"""
+    config: Annotated[GPTTrainConfig, tyro.conf.arg(name="")] = field(default_factory=GPTTrainConfig)
 
 
 def parse(argv: Sequence[str]) -> tuple[str, Arguments]:
@@ -69,17 +94,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Arguments]:
     else:
         named = first.parse_args(argv[:2])
         base, flags, command = load(TrainConfig, named.file), list(argv[2:]), named.command
-    try:
-        arguments = tyro.cli(
-            Arguments,
-            args=flags,
-            default=Arguments(config=base),
-            prog=f"{PROGRAM} {command} CONFIG",
-            description=_DESCRIPTION,
-            registry=registry(),
-        )
-    except ValueError as exc:
-        raise ConfigError(str(exc)) from None
+    arguments = _read(Arguments, flags, Arguments(config=base), f"{PROGRAM} {command} CONFIG", _DESCRIPTION)
     if command == "tokenizer":
         if arguments.tokens is not None:
             raise ConfigError("--tokens brings tokens, and a tokenizer is fitted on bars")
@@ -92,3 +107,27 @@ def parse(argv: Sequence[str]) -> tuple[str, Arguments]:
     if arguments.update and arguments.config.folds:
         raise ConfigError("--update replaces the shipped checkpoint by one model, not by folds: want folds = 0")
     return command, arguments
+
+
+def parse_gpt(argv: Sequence[str]) -> GPTArguments:
+    """The arguments of `gpt`.
+
+    Args:
+        argv: what stands behind `gpt`.
+
+    Raises:
+        ConfigError, SystemExit: as `parse`.
+    """
+    first = argparse.ArgumentParser(prog=f"{PROGRAM} gpt", add_help=False, usage=f"{PROGRAM} gpt CONFIG [flags]")
+    first.add_argument("file", type=Path, metavar="CONFIG")
+    base, flags = GPTTrainConfig(), ["--help"]
+    if list(argv) not in (["-h"], ["--help"]):
+        base, flags = load(GPTTrainConfig, first.parse_args(argv[:1]).file), list(argv[1:])
+    return _read(GPTArguments, flags, GPTArguments(config=base), f"{PROGRAM} gpt CONFIG", _GPT_DESCRIPTION)
+
+
+def _read(kind: type[A], flags: list[str], default: A, program: str, description: str) -> A:
+    try:
+        return tyro.cli(kind, args=flags, default=default, prog=program, description=description, registry=registry())
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from None

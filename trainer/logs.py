@@ -15,6 +15,7 @@ from configs.load import ConfigError
 
 COLUMNS = ("step", "loss", "validation_loss", "lr", "grad_norm", "tokens", "seconds", "tokens_per_s")
 LOG = "log.csv"  # of a run, in the folder of its work
+UNITS = {"bits": math.log(2.0), "nats": 1.0}  # that losses are told in, and how many nats one has
 _INK, _GRAY, _BLUE, _ORANGE = "#1f2933", "#8a94a0", "#2a6fbb", "#d9730d"
 
 
@@ -99,13 +100,13 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return [{**row, "step": int(row["step"])} for row in rows if {"step", "tokens", "seconds"} <= set(row)]
 
 
-def draw(rows: list[dict[str, float]], path: Path, title: str) -> None:
-    """Loss of training and of validation over steps, in bits, and where validation was best."""
+def draw(rows: list[dict[str, float]], path: Path, title: str, *, unit: str = "bits") -> None:
+    """Loss of training and of validation over steps, in one of UNITS, and where validation was best."""
     from matplotlib.figure import Figure
 
-    bits = 1.0 / math.log(2.0)
-    train = [(row["step"], row["loss"] * bits) for row in rows if "loss" in row]
-    judged = [(row["step"], row["validation_loss"] * bits) for row in rows if "validation_loss" in row]
+    scale = 1.0 / UNITS[unit]
+    train = [(row["step"], row["loss"] * scale) for row in rows if "loss" in row]
+    judged = [(row["step"], row["validation_loss"] * scale) for row in rows if "validation_loss" in row]
     figure = Figure(figsize=(8.0, 4.5), dpi=144, layout="constrained")
     axes = figure.subplots()
     if train:
@@ -126,7 +127,7 @@ def draw(rows: list[dict[str, float]], path: Path, title: str) -> None:
         )
         axes.margins(y=0.12)
     axes.set_xlabel("step")
-    axes.set_ylabel("bits a token")
+    axes.set_ylabel(f"{unit} a token")
     axes.set_title(title, loc="left", color=_INK, fontweight="bold")
     axes.grid(axis="y", color="#e4e7eb", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -21,7 +21,7 @@ from configs.load import ConfigError
 from trainer import state
 from trainer.config import LoopConfig, OptimConfig
 from trainer.errors import TrainingError
-from trainer.logs import Log, Told
+from trainer.logs import UNITS, Log, Told
 from trainer.optim import Optimizers, schedule
 from trainer.world import World
 
@@ -40,6 +40,7 @@ class Job:
         validate: the mean loss over the validation data, the same in every process; less is better.
         tokens: how many a whole batch holds.
         says: what the run depends on besides loop and optim, as JSON values; a state of another is refused.
+        unit: in which losses are told to a person, of `trainer.logs.UNITS`; they are computed in nats.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class Job:
     validate: Callable[[nn.Module], float]
     tokens: int
     says: dict[str, Any] = field(default_factory=dict)
+    unit: str = "bits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,7 @@ class _Run:
             words = ""
             if at.step % loop.eval_every_steps == 0 or at.step == loop.steps:
                 row["validation_loss"] = self._judge()
-                words = f"validation {row['validation_loss'] / math.log(2.0):.4f} bits, best {self._best_bits():.4f}"
+                words = self._told(row["validation_loss"])
             if log is not None and row:
                 log.row(at.step, at.step * self._job.tokens, **row)
             told(at.step, words)
@@ -229,8 +231,9 @@ class _Run:
     def _copy(self) -> dict[str, Tensor]:
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._model.state_dict().items()}
 
-    def _best_bits(self) -> float:
-        return self.at.best_loss / math.log(2.0)
+    def _told(self, loss: float) -> str:
+        unit = self._job.unit
+        return f"validation {loss / UNITS[unit]:.4f} {unit}, best {self.at.best_loss / UNITS[unit]:.4f}"
 
     def _precision(self) -> AbstractContextManager[Any]:
         kind = _TYPES.get(self._loop.precision)

@@ -38,6 +38,7 @@ def test_every_promised_file_is_written(quarter: Path) -> None:
         "report.json",
         "report.html",
         "equity.png",
+        "ai_signals.parquet",
         "orders.parquet",
         "updates.parquet",
         "fills.parquet",

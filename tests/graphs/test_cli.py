@@ -137,6 +137,8 @@ def test_help_names_every_flag_and_code(capsys: pytest.CaptureFixture[str]) -> N
 
 
 LINES = {
+    "ai_signals": r"(BUY_SIGNAL|SELL_SIGNAL|HOLD) (BTC-USD|the market) score [+-][01]\.\d{3}, confidence [01]\.\d{3}: "
+    r"[a-z .\d]+ \[(head|gpt), item fictional-\d{3}\]",
     "final_signals": r"BTC-USD score [+-][01]\.\d{3}, confidence [01]\.\d{3} \[fused\]",
     "orders": r"(BUY|SELL) \d+(\.\d{1,8})? BTC-USD at market \[btc-usd-1h-BTC-USD-\d+\]",
     "fills": r"(BUY|SELL) [\d.]+ BTC-USD at \d+(\.\d\d?)?, fee [\d.]+, taker, traded 2017[\d :-]+ \[btc-usd-1h-.+\]",
@@ -151,7 +153,7 @@ def test_the_streams_are_printed_a_line_a_tick(tmp_path: Path, capsys: pytest.Ca
     printed = [line for line in told.out.splitlines() if re.match(r"2017-0\d", line)]
     seen = set()
     for line in printed:
-        name, _, words = line[20:].partition(": ")
+        name, _, words = line.split(" ", 2)[2].partition(": ")
         assert re.fullmatch(LINES[name], words), line
         seen.add(name)
     assert seen == set(LINES)
@@ -194,7 +196,7 @@ def test_a_run_that_is_refused_leaves_the_first_alone(
     assert backtest_main([*DAYS, "--out", str(out)]) == 0
     capsys.readouterr()
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    refused(*DAYS, "--signals.use", "news", "--fuse.trend-following", "nonsense", "--out", str(out))
+    refused(*DAYS, "--signals.use", "advisor", "--fuse.trend-following", "nonsense", "--out", str(out))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -245,7 +247,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(tmp_path: Path) -> None:
     ) as run:
         assert run.stdout is not None
         assert run.stderr is not None
-        assert b" alerts: " in run.stdout.readline()
+        assert b" ai_signals: " in run.stdout.readline()
         run.stdout.close()
         assert run.stderr.read() == b""
     assert run.returncode == 141

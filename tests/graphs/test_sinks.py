@@ -15,7 +15,18 @@ from brokers.events import CashFlow, Fill, Liquidity, OrderRequest, OrderState, 
 from feeds.events import Side
 from graphs.edges import Streams
 from graphs.sinks import print_refusals, print_streams, record_signals, record_streams
-from nodes.events import Alert, AlertLevel, Forecast, RiskAction, RiskActionKind, Signal, StrategyFill, TargetPosition
+from nodes.events import (
+    Advice,
+    AdviceAction,
+    Alert,
+    AlertLevel,
+    Forecast,
+    RiskAction,
+    RiskActionKind,
+    Signal,
+    StrategyFill,
+    TargetPosition,
+)
 from nodes.forecast import LEVELS
 
 SIGNAL = Signal(symbol="X", source="fused", score=-0.50244, confidence=0.0, horizon_s=3600.0, asof=T0)
@@ -48,6 +59,22 @@ SHARE = StrategyFill(
 )
 FUNDING = CashFlow(symbol="X", amount=-1.25, kind="funding")
 TARGET = TargetPosition(symbol="X", quantity=-3.0, asof=T0)
+ADVICE = Advice(
+    symbol="",
+    action=AdviceAction.SELL_SIGNAL,
+    score=-0.52345,
+    confidence=0.735,
+    reason="probability of down at least 0.64",
+    backend="head",
+    model_id="head-1",
+    prompt_id="",
+    item_id="a-1",
+    input_hash="0f",
+    latency_ms=250.0,
+    asof=T0,
+    published=T0,
+    expires=T0,
+)
 FORECAST = Forecast(
     symbol="X",
     asof=T0,
@@ -74,6 +101,7 @@ def streams() -> Streams:
         fills=at((1, FILL)),
         risk=at((2, STOP)),
         alerts=at((3, ALERT)),
+        ai_signals=at((0, ADVICE)),
         equity=at((0, 100_000.0), (1, 99_999.25)),
         cash=at((0, 100_000.0)),
         position_value=at((0, 0.0), (1, -0.75)),
@@ -87,6 +115,8 @@ def streams() -> Streams:
 def test_what_is_watched_reads_like_this(capsys: pytest.CaptureFixture[str]) -> None:
     csp.run(lambda: print_streams(streams()), starttime=T0, endtime=timedelta(minutes=1))
     assert sorted(capsys.readouterr().out.splitlines()) == [
+        "2024-01-02 14:30:00 ai_signals: SELL_SIGNAL the market score -0.523, confidence 0.735: probability of down at"
+        " least 0.64 [head, item a-1]",
         "2024-01-02 14:30:00 final_signals: X score -0.502, confidence 0.000 [fused]",
         "2024-01-02 14:30:00 orders: BUY 1.77708415 X at market [r-X-1]",
         "2024-01-02 14:30:01 fills: SELL 100000000 X at 2408.27, fee -0.5, maker, traded 2024-01-02 13:30:00 [r-X-2]",
@@ -190,5 +220,11 @@ def test_recorded_streams_are_the_ticks(tmp_path: Path) -> None:
     assert list(quantiles.values()) == FORECAST.quantiles.tolist()
     assert forecast == {name: getattr(FORECAST, name) for name in forecast}
     assert set(forecast) == {"symbol", "mean", "volatility", "probability_up", "entropy", "surprise", "token"}
+    (advice,) = (
+        pq.read_table(tmp_path / "ai_signals.parquet").drop_columns(["asof", "published", "expires"]).to_pylist()
+    )
+    assert advice.pop("time").replace(tzinfo=None) == T0
+    assert advice == {name: getattr(ADVICE, name) for name in advice} | {"action": "SELL_SIGNAL"}
+    assert len(advice) == 11
     assert pq.read_table(tmp_path / "alerts.parquet")["level"].to_pylist() == ["WARNING"]
     assert pq.read_table(tmp_path / "final_signals.parquet")["score"].to_pylist() == [-0.50244]

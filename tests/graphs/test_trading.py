@@ -269,7 +269,7 @@ def test_in_an_account_that_was_never_reset_strategies_do_not_trade_with_each_ot
 def test_a_graph_without_an_opinion_is_refused() -> None:
     with pytest.raises(ConfigError, match="X has no source of signals"):
         simulate({"X": [100.0]}, [])
-    nothing = SignalsConfig(use=("technical", "news", "macro"), technical=TechnicalConfig(enabled=()))
+    nothing = SignalsConfig(use=("technical", "advisor", "macro"), technical=TechnicalConfig(enabled=()))
     with pytest.raises(ConfigError, match="X has no source of signals"):
         simulate({"X": [100.0]}, [], config("X", signals=nothing))
 

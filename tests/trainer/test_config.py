@@ -10,15 +10,17 @@ from configs.load import ConfigError, build, load, plain
 from models.fingpt import FinGPT
 from trainer.advisor_config import AdvisorTrainConfig
 from trainer.config import LoopConfig, OptimConfig, SplitConfig, TokenizerFit, TrainConfig
+from trainer.gpt_config import GPTTrainConfig
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs" / "train").glob("*.toml"))
+KINDS: dict[str, Any] = {"advisor": AdvisorTrainConfig, "gpt": GPTTrainConfig}
 NAN = float("nan")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_configs_are_valid_and_survive_a_round_trip(path: Path) -> None:
-    kind = AdvisorTrainConfig if path.stem.startswith("advisor_") else TrainConfig
+    kind = KINDS.get(path.stem.partition("_")[0], TrainConfig)
     config: Any = load(kind, path)
     assert build(kind, plain(config)) == config
     assert config.name == path.stem.replace("_", "-")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from models.fingpt_config import FinGPTConfig
 from trainer.__main__ import main
 from trainer.config import LoopConfig
 from trainer.data import TokenSeries
-from trainer.fingpt import _cross_entropy, _loss
+from trainer.fingpt import _forward
 from trainer.logs import read_log
+from trainer.runs import batch_loss, cross_entropy
 from trainer.windows import IGNORED, Windows
 from trainer.world import World, world
 
@@ -36,7 +38,8 @@ def test_the_shares_of_processes_and_parts_add_up_to_the_loss_of_the_whole_batch
     def total(size: int, parts: int) -> float:
         loop = LoopConfig(batch=24, accumulate=parts, seed=5)
         ranks = [World(rank=rank, size=size, device=cpu) for rank in range(size)]
-        shares = [_loss(model, 3, p, windows=windows, loop=loop, world=one) for one in ranks for p in range(parts)]
+        share = partial(batch_loss, model, 3, windows=windows, loop=loop, forward=_forward)
+        shares = [share(part, world=one) for one in ranks for part in range(parts)]
         return float(sum(share.item() for share in shares))
 
     with torch.no_grad():
@@ -44,10 +47,10 @@ def test_the_shares_of_processes_and_parts_add_up_to_the_loss_of_the_whole_batch
         assert whole == pytest.approx(np.log(8.0), abs=0.3)
         for size, parts in ((1, 4), (2, 1), (2, 3), (4, 2)):
             assert total(size, parts) == pytest.approx(whole, rel=1e-6)
-        sums = [sum(float(_cross_entropy(model, b)) for b in windows.batches(7, rank, 3)) for rank in range(3)]
+        sums = [sum(float(cross_entropy(model, b, _forward)) for b in windows.batches(7, rank, 3)) for rank in range(3)]
         counts = [sum(int((b.targets != IGNORED).sum()) for b in windows.batches(7, rank, 3)) for rank in range(3)]
         assert sum(counts) == windows.decisions
-        alone = sum(float(_cross_entropy(model, b)) for b in windows.batches(7))
+        alone = sum(float(cross_entropy(model, b, _forward)) for b in windows.batches(7))
         assert sum(sums) == pytest.approx(alone, rel=1e-6)
 
 
@@ -90,3 +93,26 @@ def test_two_processes_reach_the_losses_of_one(tmp_path: Path, parts: str) -> No
     assert manifests[0].training == manifests[1].training
     bits = [manifest.metrics["test_bits"]["value"] for manifest in manifests]
     assert bits[0] == pytest.approx(bits[1], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_a_text_as_one_does(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("the night sees no man, no man sees the night. " * 200)
+    flags = ["--data.text", "text.txt", "--data.cache", "cache", "--loop.steps", "30", "--loop.batch", "8"]
+    flags += ["--optim.warmup-steps", "5", "--model.layers", "1", "--model.width", "32", "--loop.save-every-steps", "0"]
+    (tmp_path / "empty.toml").write_text("")
+    usual = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    both = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
+    for name, launch in (("one", ["-m"]), ("two", both)):
+        command = [sys.executable, *launch, "trainer", "gpt", "empty.toml", "--out", name, *flags, "--quiet"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=usual, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    one, two = (losses(read_log(tmp_path / f"{name}-training" / "log.csv")) for name in ("one", "two"))
+    assert [row["step"] for row in one] == [row["step"] for row in two]
+    for ours, theirs in zip(one, two, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-4)
+    judged = [read_manifest(tmp_path / name).metrics["validation_loss"]["value"] for name in ("one", "two")]
+    assert judged[0] == pytest.approx(judged[1], rel=1e-4)
