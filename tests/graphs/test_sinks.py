@@ -64,7 +64,7 @@ ADVICE = Advice(
     action=AdviceAction.SELL_SIGNAL,
     score=-0.52345,
     confidence=0.735,
-    reason="probability of down at least 0.64",
+    reason="down",
     backend="head",
     model_id="head-1",
     prompt_id="",
@@ -115,8 +115,7 @@ def streams() -> Streams:
 def test_what_is_watched_reads_like_this(capsys: pytest.CaptureFixture[str]) -> None:
     csp.run(lambda: print_streams(streams()), starttime=T0, endtime=timedelta(minutes=1))
     assert sorted(capsys.readouterr().out.splitlines()) == [
-        "2024-01-02 14:30:00 ai_signals: SELL_SIGNAL the market score -0.523, confidence 0.735: probability of down at"
-        " least 0.64 [head, item a-1]",
+        "2024-01-02 14:30:00 ai_signals: SELL_SIGNAL the market score -0.523, confidence 0.735: down [head, item a-1]",
         "2024-01-02 14:30:00 final_signals: X score -0.502, confidence 0.000 [fused]",
         "2024-01-02 14:30:00 orders: BUY 1.77708415 X at market [r-X-1]",
         "2024-01-02 14:30:01 fills: SELL 100000000 X at 2408.27, fee -0.5, maker, traded 2024-01-02 13:30:00 [r-X-2]",
