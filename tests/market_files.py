@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from feeds.files import Source, tables
 
 # Flags: the sample of BTC-USD from its first bar. The price model was trained on those bars, and must be off.
-FIRST_BARS = ("--start", "2017-07-01", "--forecast.no-enabled")
+FIRST_BARS = ("--start", "2017-07-01", "--forecast.no-enabled", "--advisor.backend", "head")
 FORMATS = ("parquet", "arrow", "arrow stream", "feather", "csv", "csv.gz")
 NS_UTC = pa.timestamp("ns", "UTC")
 START = np.datetime64("2024-01-02T14:30", "ns")

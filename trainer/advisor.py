@@ -1,9 +1,10 @@
 """`python -m trainer advisor CONFIG`: a head on labelled headlines, from a file to a checkpoint."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,30 +12,40 @@ import numpy as np
 import tyro
 
 from configs.flags import registry
-from configs.load import ConfigError, load, plain
-from configs.version import code_version
-from models.advisor.weights import KIND, HeadConfig, Reading
-from models.checkpoint import Training, read_manifest, write
-from models.manifest import Manifest
+from configs.load import ConfigError, load
+from configs.outputs import check_writable
+from models.advisor.weights import HeadConfig, Reading
+from models.checkpoint import MANIFEST
 from trainer import shipped
+from trainer.advisor_checkpoint import write_head
 from trainer.advisor_config import AdvisorTrainConfig
 from trainer.advisor_data import Labelled, load_labelled, load_sentences, parted
-from trainer.advisor_figures import accuracy, figures, macro_f1
-from trainer.advisor_fit import Design, Fitted, Floats, Ints, chances, fit, log_loss, ngram_matrix, out_of_fold
-from trainer.advisor_fit import temperature as temperature_of
+from trainer.advisor_figures import accuracy, figures, lines_of, macro_f1
+from trainer.advisor_fit import (
+    Calibration,
+    Design,
+    Floats,
+    Ints,
+    calibration,
+    chances,
+    fit,
+    log_loss,
+    ngram_matrix,
+    out_of_fold,
+)
 from trainer.advisor_fit import threshold as threshold_of
 from trainer.advisor_parts import Readings
 from trainer.logs import progress
 
 PROGRAM = "python -m trainer advisor"
 
-_BAR_S = 1.0  # headlines have no bars; the format wants a positive number
 # tyro does not wrap it: one line a paragraph, none longer than a terminal is wide.
 _DESCRIPTION = """\
 Fit an advisor's head on labelled headlines; every key of the config is a flag, flags win.
 
 Rows that are alike stay together. Strength, layer and threshold are chosen by cross-validation;
-a part of the rows is held out, and nothing is chosen on it.
+a part of the rows is held out, and nothing is chosen on it. Of kind tune the language model
+itself is trained, and one fold says when to stop.
 
 Exit codes: 0 done, 1 the result is not that of the shipped checkpoint,
 2 bad usage, config or data, 130 interrupted.
@@ -45,6 +56,8 @@ Exit codes: 0 done, 1 the result is not that of the shipped checkpoint,
 class Arguments:
     """What the user typed, over the config file."""
 
+    resume: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
+    """of kind tune: go on from the state that a killed run left, or begin where there is none"""
     update: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
     """replace the shipped checkpoint by the result"""
     quiet: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help_behavior_hint="")] = False
@@ -60,7 +73,7 @@ class Trial:
     loss: float  # nats a row, after calibration
     layer: int | None = None
     share: float = 1.0
-    temperature: float = 1.0
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -77,19 +90,22 @@ def run(argv: Sequence[str]) -> int:
     config, out = arguments.config, Path(arguments.config.folder)
     if not config.data:
         raise ConfigError("data must name a file of labelled headlines, was ''")
+    if os.environ.get("RANK", "0") == "0":  # of the processes of a tuning, one tries and writes
+        shipped.refuse_occupied(out)
+        check_writable(out / MANIFEST)
+        shipped.check_shipped(config.shipped, replacing=arguments.update)
     rows = load_labelled(config.data, config.alike)
-    lines = train(config, rows, out, quiet=arguments.quiet)
+    if config.kind == "tune":
+        from trainer.advisor_tune import tune  # here: it brings torch
+
+        lines = tune(config, rows, out, resume=arguments.resume, quiet=arguments.quiet)
+        if not lines:
+            return 0  # another process than the first
+    else:
+        lines = train(config, rows, out, quiet=arguments.quiet)
     if not arguments.quiet:
         print("\n".join(lines), flush=True)
-    if not config.shipped:
-        return 0
-    home = Path(config.shipped)
-    if arguments.update:
-        print(f"{home} is now {shipped.update(out, home)}")
-        return 0
-    same = home.exists() and _same(read_manifest(out), read_manifest(home))
-    print(f"{'the same as' if same else 'not the same as'} {home}")
-    return 0 if same else 1
+    return shipped.beside(out, config.shipped, replacing=arguments.update)
 
 
 def train(config: AdvisorTrainConfig, rows: Labelled, out: Path, *, quiet: bool) -> list[str]:
@@ -101,31 +117,22 @@ def train(config: AdvisorTrainConfig, rows: Labelled, out: Path, *, quiet: bool)
     readings = _readings(config, rows.texts, [int(layer) for layer in config.reading.layers], quiet=quiet)
     best, logits, tried = _choose(config, ngrams, readings, rows, kept, fold, quiet=quiet)
     threshold = threshold_of(
-        chances(logits / best.temperature), rows.labels[kept], config.precision, config.emitted_min
+        chances(best.calibration.of(logits)), rows.labels[kept], config.precision, config.emitted_min
     )
     design = _design(ngrams, readings, best.layer)
     head = fit(design.at(kept), rows.labels[kept], best.strength, share=best.share, steps=config.steps)
-    head = head.cooled(best.temperature)
+    head = head.calibrated(best.calibration)
     found = figures(chances(head.logits(design.at(test))), rows.at(test), threshold, config.seed, "test")
     if elsewhere:
         there = _readings(config, elsewhere.texts, [best.layer] if best.layer else [], quiet=quiet)
         other = _design(ngram_matrix(elsewhere.texts, config.ngrams), there, best.layer)
         found |= figures(chances(head.logits(other)), elsewhere, threshold, config.seed, "elsewhere")
-    found |= _chosen_on(logits / best.temperature, rows.labels[kept])
+    found |= _chosen_on(best.calibration.of(logits), rows.labels[kept])
     reading = None
     if best.layer is not None:
         reading = Reading(model=readings.name, digest=readings.digest, layer=best.layer, share=best.share)
     made = HeadConfig(advisor=config.kind, threshold=threshold, ngrams=config.ngrams, reading=reading)
-    digest = write(
-        out,
-        kind=KIND,
-        config=plain(made),
-        codec=None,
-        training=_seen(config, rows.at(kept), tried),
-        metrics=found,
-        tensors=_tensors(head),
-        code=code_version(),
-    )
+    digest = write_head(out, config, made, head, rows.at(kept), found, tried)
     return [*_lines(best, threshold, len(kept), len(test), found), f"checkpoint: {out} ({digest[:12]})"]
 
 
@@ -162,10 +169,10 @@ def _choose(
                 logits[held] = part
                 done += 1
                 told(done, "" if best is None else f"loss {best.loss:.4f}")
-            heat = temperature_of(logits, labels)
-            loss = log_loss(logits / heat, labels)
+            by = calibration(logits, labels, offsets=config.offsets)
+            loss = log_loss(by.of(logits), labels)
             if best is None or loss < best.loss:
-                best = Trial(strength=strength, loss=loss, layer=layer, share=share, temperature=heat)
+                best = Trial(strength=strength, loss=loss, layer=layer, share=share, calibration=by)
                 kept_logits = logits
     if best is None:
         raise ConfigError("want at least one layer, share and strength to try, was none")
@@ -180,50 +187,15 @@ def _chosen_on(logits: Floats, labels: Ints) -> dict[str, dict[str, Any]]:
     }
 
 
-def _seen(config: AdvisorTrainConfig, rows: Labelled, tried: int) -> Training:
-    return Training(
-        start=None,  # the rows bear no date
-        end=None,
-        symbols=(),
-        bar_s=_BAR_S,
-        embargo_bars=0,
-        data_sha256=rows.digest(),
-        licence=config.licence,
-        trials=tried,
-        seed=config.seed,
-    )
-
-
-def _tensors(head: Fitted) -> dict[str, Any]:
-    found = {"model.ngrams": head.ngrams.astype(np.float16), "model.bias": head.bias.astype(np.float32)}
-    for name in ("dense", "mean", "scale"):
-        if (value := getattr(head, name)) is not None:
-            found[f"model.{name}"] = value.astype(np.float32)
-    return found
-
-
 def _lines(best: Trial, threshold: float, kept: int, test: int, found: dict[str, dict[str, Any]]) -> list[str]:
     of = "" if best.layer is None else f", layer {best.layer}, share {best.share:g}"
     lines = [
         (
             f"{kept} rows to train, {test} held out; strength {best.strength:g}{of}, "
-            f"temperature {best.temperature:.2f}, threshold {threshold:.3f}"
+            f"temperature {best.calibration.temperature:.2f}, threshold {threshold:.3f}"
         )
     ]
-    for name, figure in found.items():
-        if "interval_95" in figure:
-            low, high = figure["interval_95"]
-            beside = ", ".join(f"{key} {value:.3f}" for key, value in figure["baselines"].items())
-            lines.append(f"{name:36} {figure['value']:.3f} [{low:.3f}, {high:.3f}]  ({beside})")
-    return lines
-
-
-def _same(ours: Manifest, theirs: Manifest) -> bool:
-    """The same weights; or as good as the same, where another processor rounds otherwise."""
-    if ours.weights_sha256 == theirs.weights_sha256:
-        return True
-    one, other = (float(manifest.metrics["test_macro_f1"]["value"]) for manifest in (ours, theirs))
-    return replace(ours.training, trials=1) == replace(theirs.training, trials=1) and abs(one - other) <= 0.005
+    return [*lines, *lines_of(found)]
 
 
 def _parse(argv: Sequence[str]) -> Arguments:
@@ -249,4 +221,8 @@ def _parse(argv: Sequence[str]) -> Arguments:
         raise ConfigError(str(exc)) from None
     if arguments.update and not arguments.config.shipped:
         raise ConfigError("--update replaces the shipped checkpoint, and the config names none")
+    if arguments.resume and arguments.config.kind != "tune":
+        raise ConfigError(f"--resume is of kind tune: a head is fitted whole, was kind {arguments.config.kind}")
+    if arguments.config.shipped and arguments.config.kind == "tune":
+        raise ConfigError("want no shipped checkpoint for kind tune: its weights are too large to ship")
     return arguments

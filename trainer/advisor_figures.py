@@ -100,6 +100,17 @@ def figures(chances: Floats, rows: Labelled, threshold: float, seed: int, prefix
     return found
 
 
+def lines_of(found: dict[str, dict[str, Any]]) -> list[str]:
+    """Figures that have an interval, a line each, for a person."""
+    lines = []
+    for name, figure in found.items():
+        if "interval_95" in figure:
+            low, high = figure["interval_95"]
+            beside = ", ".join(f"{key} {value:.3f}" for key, value in figure["baselines"].items())
+            lines.append(f"{name:36} {figure['value']:.3f} [{low:.3f}, {high:.3f}]  ({beside})")
+    return lines
+
+
 def _draws(groups: Ints, chance: np.random.Generator) -> list[Ints]:
     names, first = np.unique(groups, return_index=True)
     order = np.argsort(groups, kind="stable")

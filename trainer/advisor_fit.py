@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,10 +53,23 @@ class Fitted:
             found = found + ((design.dense - self.mean) / self.scale) @ self.dense
         return found  # (N, 3)
 
-    def cooled(self, temperature: float) -> "Fitted":
-        """The same head with its logits divided."""
-        dense = None if self.dense is None else self.dense / temperature
-        return Fitted(self.ngrams / temperature, self.bias / temperature, dense, self.mean, self.scale)
+    def calibrated(self, by: "Calibration") -> "Fitted":
+        """The same head with its logits calibrated."""
+        dense = None if self.dense is None else self.dense / by.temperature
+        bias = self.bias / by.temperature + by.offsets
+        return Fitted(self.ngrams / by.temperature, bias, dense, self.mean, self.scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What makes probabilities of logits right on the whole."""
+
+    temperature: float = 1.0  # logits are divided by it
+    offsets: Floats = field(default_factory=lambda: np.zeros(CLASSES))  # and these added, one a class
+
+    def of(self, logits: Floats) -> Floats:
+        """(N, 3)"""
+        return logits / self.temperature + self.offsets
 
 
 def ngram_matrix(texts: Sequence[str], config: NgramConfig) -> Any:
@@ -139,10 +152,34 @@ def out_of_fold(
 def temperature(logits: Floats, labels: Ints) -> float:
     """What the logits are to be divided by so that their probabilities are right on the whole.
 
-    Source: Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks", ICML 2017.
+    Source: Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks", ICML 2017, section 4.2.
     """
     found = minimize_scalar(lambda x: log_loss(logits / math.exp(x), labels), bounds=(-4.0, 4.0), method="bounded")
     return math.exp(float(found.x))
+
+
+def calibration(logits: Floats, labels: Ints, *, offsets: bool) -> Calibration:
+    """By the least log loss.
+
+    Args:
+        offsets: whether a class may be made more or less probable than another; else the temperature alone is fitted.
+
+    Source: as `temperature`; with offsets its vector scaling, of one scale for all classes.
+    """
+    heat = temperature(logits, labels)
+    if not offsets:
+        return Calibration(temperature=heat)
+    truth = np.eye(CLASSES)[labels]
+
+    def loss(x: Floats) -> tuple[float, Floats]:  # of the log of the temperature, and the offsets of down and up
+        cooled = logits * math.exp(-x[0])
+        found = log_softmax(cooled + np.array([x[1], 0.0, x[2]]), axis=1)
+        error = np.exp(found) - truth  # (N, 3)
+        slope = np.array([-(error * cooled).sum(), error[:, 0].sum(), error[:, 2].sum()])
+        return float(-(found * truth).sum()) / len(labels), slope / len(labels)
+
+    best = minimize(loss, np.array([math.log(heat), 0.0, 0.0]), jac=True, method="BFGS", options={"gtol": 1e-8}).x
+    return Calibration(temperature=math.exp(float(best[0])), offsets=np.array([best[1], 0.0, best[2]]))
 
 
 def log_loss(logits: Floats, labels: Ints) -> float:

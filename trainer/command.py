@@ -1,17 +1,13 @@
 """What `python -m trainer` does: from a config and its flags to a checkpoint, and lines for a person."""
 
-import os
 from pathlib import Path
 
 from configs.load import ConfigError
-from configs.outputs import check_writable
 from configs.version import code_version
-from models.checkpoint import MANIFEST, WEIGHTS
 from trainer import fingpt, shipped
-from trainer.config import TrainConfig
 from trainer.data import load_bars
 from trainer.flags import Arguments
-from trainer.logs import LOG
+from trainer.runs import check_outputs
 from trainer.splits import Part, Split, split
 from trainer.tokenizer import fitted
 from trainer.walk import walk_forward
@@ -35,7 +31,7 @@ def _tokenizer(arguments: Arguments, here: World) -> int:
         return 0
     out = Path(config.folder)
     out = out.with_name(f"{out.name}-tokenizer")
-    _refuse_occupied(out)
+    shipped.refuse_occupied(out)
     bars = load_bars(config.feeds)
     laid = split(bars, config.split)
     made = fitted(config, bars, laid, out, keep=False, quiet=arguments.quiet)
@@ -46,12 +42,11 @@ def _tokenizer(arguments: Arguments, here: World) -> int:
 def _fingpt(arguments: Arguments, here: World) -> int:
     config, out, quiet = arguments.config, Path(arguments.config.folder), arguments.quiet
     if not config.folds:
-        _refuse_occupied(out)
+        shipped.refuse_occupied(out)
     if here.first:
-        check_writable(out / MANIFEST)
-        check_writable(fingpt.work_folder(out) / LOG)
-    if config.shipped and not arguments.update and not config.folds and not Path(config.shipped).exists():
-        raise ConfigError(f"want a checkpoint to compare with, {config.shipped} does not exist: --update makes it")
+        check_outputs(out)
+    if here.first and not config.folds:  # folds are not compared
+        shipped.check_shipped(config.shipped, replacing=arguments.update)
     if arguments.tokens is not None:
         if config.folds:
             raise ConfigError("walk-forward wants times, and plain tokens have none: want folds = 0")
@@ -70,32 +65,7 @@ def _fingpt(arguments: Arguments, here: World) -> int:
     if result is None:
         return 0
     _say(arguments, [*said, *result.lines, f"checkpoint: {out} ({result.digest[:12]})"])
-    return _beside_shipped(arguments, config, out)
-
-
-def _beside_shipped(arguments: Arguments, config: TrainConfig, out: Path) -> int:
-    if not config.shipped:
-        return 0
-    home = Path(config.shipped)
-    if arguments.update:
-        print(f"{home} is now {shipped.update(out, home)}")
-        return 0
-    comparison = shipped.compare(out, home)
-    print(comparison.line)
-    return 0 if comparison.same else 1
-
-
-def _refuse_occupied(out: Path) -> None:
-    """Refuse a place where no checkpoint could be written: now, not after hours of training.
-
-    Raises:
-        ConfigError: something else than a checkpoint is there.
-    """
-    if not os.path.lexists(out):
-        return
-    folder = out.is_dir() and not out.is_symlink()
-    if not folder or {path.name for path in out.iterdir()} - {MANIFEST, WEIGHTS}:
-        raise ConfigError(f"{out} is no checkpoint, and is not replaced by one: want another --out")
+    return shipped.beside(out, config.shipped, replacing=arguments.update)
 
 
 def _parts(laid: Split) -> list[str]:

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"start": None},
+        {"end": None},
         {"end": START - timedelta(seconds=1)},
         {"start": datetime(2017, 1, 1, tzinfo=UTC)},
         {"bar_s": 0.0},
@@ -67,6 +67,17 @@ def test_the_embargo_follows_the_calendar_where_it_is_known() -> None:
 def test_an_unknown_window_overlaps_everything() -> None:
     unknown = Training(start=None, end=None, symbols=(), bar_s=60.0, embargo_bars=0)
     assert unknown.overlaps(datetime(1900, 1, 1), datetime(1900, 1, 2))
+
+
+def test_of_a_known_end_alone_everything_before_it_overlaps(tmp_path: Path) -> None:
+    known = Training(start=None, end=END, symbols=(), bar_s=1.0, embargo_bars=0)
+    write(tmp_path / "headlines", **arguments(training=known))
+
+    assert read_manifest(tmp_path / "headlines").training == known
+    assert known.guard_end == END
+    assert known.overlaps(datetime(1900, 1, 1), datetime(1900, 1, 2))
+    assert known.overlaps(END, END + timedelta(days=9))
+    assert not known.overlaps(END + timedelta(microseconds=1), END + timedelta(days=9))
 
 
 def test_the_manifest_answers_for_its_training(folder: Path) -> None:

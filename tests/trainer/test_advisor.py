@@ -1,23 +1,28 @@
 """The command that fits an advisor's head: from labelled headlines to a checkpoint."""
 
 import gzip
+import shutil
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
+from configs.load import load
 from feeds.errors import DataError
 from models.advisor.advice import BUY_SIGNAL, HOLD, SELL_SIGNAL, Headline
 from models.advisor.head import Head
 from models.advisor.ngrams import NgramConfig
-from models.advisor.weights import load
+from models.advisor.weights import load as load_head
 from models.checkpoint import read_manifest
 from trainer.__main__ import main
+from trainer.advisor_config import AdvisorTrainConfig
 from trainer.advisor_data import grouped, load_labelled, load_sentences, parted
 from trainer.advisor_figures import accuracy, calibration_error, macro_f1, precision_at_share
-from trainer.advisor_fit import Design, chances, fit, log_loss, ngram_matrix, temperature, threshold
+from trainer.advisor_fit import Design, Fitted, calibration, chances, fit, log_loss, ngram_matrix, threshold
 
 NAMES = [
     f"{first}{last}" for first in ("Ac", "Bo", "Cu", "De", "Fi", "Go", "Hu") for last in ("me", "lt", "rex", "wyn")
@@ -83,7 +88,7 @@ def test_the_checkpoint_tells_what_it_saw_and_how_it_did_beside_saying_nothing(m
 
 
 def test_the_head_at_work_says_what_the_trainer_computed(made: Path) -> None:
-    weights, _ = load(made, "head")
+    weights, _ = load_head(made, "head")
     rest = load_labelled(data_file(made.parent), 1.0)
     design = Design(ngram_matrix(rest.texts, NgramConfig(buckets_log2=12)))
     logits = design.ngrams @ weights._ngrams.astype(np.float64) + weights._bias
@@ -110,10 +115,79 @@ def test_rows_of_the_test_part_change_no_weight(made: Path, tmp_path: Path) -> N
 
 def test_a_shipped_checkpoint_is_written_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = config_file(tmp_path, data_file(tmp_path), f'shipped = "{tmp_path / "home"}"')
-    assert main(["advisor", str(config), "--quiet"]) == 1
     assert main(["advisor", str(config), "--quiet", "--update"]) == 0
     assert main(["advisor", str(config), "--quiet"]) == 0
-    assert "the same as" in capsys.readouterr().out.splitlines()[-1]
+    assert f"identical to {tmp_path / 'home'}" in capsys.readouterr().out.splitlines()[-1]
+
+    data_file(tmp_path, [(text, {"0": "1", "1": "0", "2": "2"}[label]) for text, label in rows()])
+    assert main(["advisor", str(config), "--quiet"]) == 1
+    assert "trained on other headlines than" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", ["missing", "cut", "occupied", "no folder for the result"])
+def test_a_shipped_checkpoint_that_is_of_no_use_is_refused_before_the_work(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    home = tmp_path / "home"
+    if wrong != "missing":
+        shutil.copytree(made, home)
+    if wrong == "cut":
+        (home / "weights.safetensors").write_bytes((made / "weights.safetensors").read_bytes()[:-9])
+    if wrong == "occupied":
+        (home / "notes.txt").write_text("mine")
+    if wrong == "no folder for the result":
+        (tmp_path / "made").write_text("a file")
+    config = config_file(tmp_path, tmp_path / "absent.csv", f'shipped = "{home}"')  # what is missing is not reached
+
+    assert main(["advisor", str(config), "--quiet", *(["--update"] if wrong == "occupied" else [])]) == 2
+
+    said = capsys.readouterr().err
+    want = {
+        "missing": f"want a checkpoint to compare with, {home} does not exist: --update makes it",
+        "cut": "weights.safetensors is truncated",
+        "occupied": f"{home} is no checkpoint, and is not replaced by one",
+    }
+    assert want.get(wrong, f"{tmp_path / 'made'} is no checkpoint") in said
+    assert "absent.csv" not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "reading", "end"),
+    [
+        ("", "", None),
+        ('learnt_until = "2022-09-30"', "", datetime(2022, 9, 30, 23, 59, 59, 999_999)),
+        ('learnt_until = "2022-09-30"', 'learnt_until = "2024-11-30"', datetime(2022, 9, 30, 23, 59, 59, 999_999)),
+        ('kind = "gpt"\nlearnt_until = "2022-09-30"', "", None),
+        (
+            'kind = "gpt"\nlearnt_until = "2022-09-30"',
+            'learnt_until = "2024-11-30T12:00"',
+            datetime(2024, 11, 30, 12),
+        ),
+        (
+            'kind = "gpt"\nlearnt_until = "2025-01-31"',
+            'learnt_until = "2024-11-30"',
+            datetime(2025, 1, 31, 23, 59, 59, 999_999),
+        ),
+    ],
+)
+def test_the_last_day_known_is_the_later_one_of_rows_and_language_model(
+    tmp_path: Path, more: str, reading: str, end: datetime | None
+) -> None:
+    path = config_file(tmp_path, tmp_path / "absent.csv", more)
+    path.write_text(f"{path.read_text()}[reading]\n{reading}\n")
+    assert load(AdvisorTrainConfig, path).end == end
+
+
+def test_what_was_learnt_until_then_is_in_sample_and_no_later_day(made: Path, tmp_path: Path) -> None:
+    config = config_file(tmp_path, data_file(tmp_path), 'learnt_until = "2022-09-30"\ntried_before = 6')
+    assert main(["advisor", str(config), "--quiet"]) == 0
+    dated, undated = read_manifest(tmp_path / "made"), read_manifest(made)
+    assert dated.weights_sha256 == undated.weights_sha256
+    assert dated.training.trials == undated.training.trials + 6
+    assert dated.overlap(datetime(1999, 1, 1), datetime(1999, 1, 2))
+    assert dated.overlap(datetime(2022, 9, 30, 12), datetime(2023, 1, 1))
+    assert not dated.overlap(datetime(2022, 10, 1), datetime(2023, 1, 1))
+    assert undated.overlap(datetime(2090, 1, 1), datetime(2090, 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -141,6 +215,8 @@ def test_a_missing_file_a_wrong_flag_and_no_argument_end_with_2(
     assert main(["advisor", config]) == 2
     assert "wanted labelled headlines" in capsys.readouterr().err
     assert main(["advisor", config, "--folds", "1"]) == 2
+    assert main(["advisor", config, "--learnt-until", "September"]) == 2
+    assert "learnt_until must be a date" in capsys.readouterr().err
     assert main(["advisor", config, "--update"]) == 2
     for wrong in ([config, "--no-such"], []):
         with pytest.raises(SystemExit) as left:
@@ -212,13 +288,28 @@ def test_a_fit_finds_where_the_slope_is_zero() -> None:
     assert np.abs(dense.T @ error + head.dense / 0.5).max() < 2e-2
 
 
-def test_a_temperature_makes_overconfident_logits_right() -> None:
+@pytest.mark.parametrize("offsets", [False, True])
+def test_a_temperature_makes_overconfident_logits_right(offsets: bool) -> None:
     chance = np.random.default_rng(0)
     true = chance.normal(size=(4_000, 3))
     labels = np.array([chance.choice(3, p=p) for p in chances(true)])
-    heat = temperature(3.0 * true, labels)
-    assert heat == pytest.approx(3.0, rel=0.1)
-    assert log_loss(3.0 * true / heat, labels) < log_loss(3.0 * true, labels)
+    by = calibration(3.0 * true, labels, offsets=offsets)
+    assert by.temperature == pytest.approx(3.0, rel=0.1)
+    assert by.offsets == pytest.approx(np.zeros(3), abs=0.15)
+    assert log_loss(by.of(3.0 * true), labels) < log_loss(3.0 * true, labels)
+
+
+def test_offsets_give_a_class_back_what_was_taken_from_it() -> None:
+    chance = np.random.default_rng(0)
+    true = chance.normal(size=(4_000, 3))
+    labels = np.array([chance.choice(3, p=p) for p in chances(true)])
+    shifted = 2.0 * (true - np.array([0.7, 0.0, -0.4]))
+    by = calibration(shifted, labels, offsets=True)
+    assert by.offsets == pytest.approx([0.7, 0.0, -0.4], abs=0.15)
+    assert log_loss(by.of(shifted), labels) < log_loss(calibration(shifted, labels, offsets=False).of(shifted), labels)
+    head = Fitted(ngrams=np.zeros((4, 3)), bias=np.zeros(3), dense=np.eye(3), mean=np.zeros(3), scale=np.ones(3))
+    design = Design(csr_matrix((4_000, 4)), shifted)
+    assert head.calibrated(by).logits(design) == pytest.approx(by.of(shifted))
 
 
 def test_the_threshold_is_the_lowest_that_keeps_the_precision() -> None:

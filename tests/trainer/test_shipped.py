@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from checkpoint_files import METRICS, TENSORS, TRAINING
 from training_files import as_before, bar_file, config_file, series  # noqa: F401 - a fixture
@@ -56,6 +57,11 @@ def test_the_shipped_checkpoint_is_compared_and_replaced_only_when_told(
     assert main(flags) == 2
     assert f"want a checkpoint to compare with, {home} does not exist" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+    home.mkdir()
+    (home / "manifest.json").write_text("{")
+    assert main(flags) == 2  # before the work, as well
+    assert "manifest.json" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
     assert main([*flags, "--update"]) == 0
     shipped = read_manifest(home).digest
     assert shipped == read_manifest(tmp_path / "made").digest
@@ -68,6 +74,24 @@ def test_the_shipped_checkpoint_is_compared_and_replaced_only_when_told(
     assert main([*flags, "--loop.steps", "6", "--optim.lr", "1e-5"]) == 1
     assert "other weights than" in capsys.readouterr().out
     assert read_manifest(home).digest == shipped
+
+
+def test_advisors_are_compared_by_what_they_are_judged_by(tmp_path: Path) -> None:
+    def head(name: str, f1: float, shift: float) -> Path:
+        metrics = {"test_macro_f1": {"value": f1, "baselines": {"always_hold": 0.26}}}
+        tensors = {"model.bias": np.full(3, shift, np.float32)}
+        write(
+            tmp_path / name, kind="advisor", config={}, codec=None, training=TRAINING, metrics=metrics, tensors=tensors
+        )
+        return tmp_path / name
+
+    home = head("home", 0.80, 0.0)
+    near, far = compare(head("near", 0.804, 1.0), home), compare(head("far", 0.81, 1.0), home)
+
+    assert near.same
+    assert not far.same
+    assert "test macro-F1 0.8100 against 0.8000, 0.0100 apart, at most 0.005 expected" in far.line
+    assert not compare(checkpoint(tmp_path / "price"), home).same
 
 
 def test_a_tokenizer_of_the_same_bars_changes_nothing_of_what_was_seen() -> None:
