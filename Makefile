@@ -9,7 +9,7 @@ DEV_READY := $(VENV)/.ready-dev
 LLM_READY := $(VENV)/.ready-llm
 
 .DEFAULT_GOAL := help
-.PHONY: help backtest train-demo live-demo test test-slow test-all setup setup-llm check format bench bench-orders bench-live bench-models bench-peers clean
+.PHONY: help backtest train-demo live-demo test test-slow test-all setup setup-llm check format bench bench-orders bench-live bench-models bench-advisor bench-peers clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -59,6 +59,10 @@ bench-live: $(DEV_READY) ## from a trade to an order, live, against a bare ccxt.
 
 bench-models: $(DEV_READY) ## a price model's step, batch and training, against plain forms; writes benchmarks/results/
 	@$(BIN)/python -m benchmarks.models $(ARGS)
+
+bench-advisor: $(DEV_READY) $(LLM_READY) ## the advisor's backends, in time and beside a live engine; writes benchmarks/results/
+	@$(BIN)/python -m benchmarks.advisor $(ARGS)
+	@$(BIN)/python -m benchmarks.advisor_engine
 
 bench-peers: $(DEV_READY) ## run the same work in backtesting.py and nautilus_trader; installs them beside the benchmark
 	@$(BIN)/python benchmarks/peers/run.py

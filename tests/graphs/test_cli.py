@@ -16,9 +16,10 @@ import pytest
 from market_files import FIRST_BARS
 
 from configs.load import ConfigError
-from graphs import folders
+from graphs import advising, folders
 from graphs.cli import backtest_main
 from graphs.flags import ROOT, parse
+from models.advisor import backends
 
 COMMAND = [sys.executable, str(ROOT / "run_backtest.py")]
 DAYS = ["--quiet", *FIRST_BARS, "--end", "2017-07-12"]  # the default config until its first orders
@@ -304,3 +305,23 @@ def test_ctrl_c_ends_the_look_ahead_check_without_a_verdict(tmp_path: Path) -> N
     assert run.returncode == 130
     assert errors == b"run_backtest.py: interrupted\n"
     assert b"look-ahead" not in told.lower()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_default_reads_the_news_with_and_without_a_language_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    if installed and backends.installed_model() is None:
+        pytest.skip("no language model is installed: make setup-llm")
+    if not installed:
+        monkeypatch.setattr(backends, "installed_model", lambda: None)
+    advising._kept.cache_clear()  # what an earlier run of this process found
+    flags = ["--forecast.no-enabled", "--end", "2019-02-01", "--out", str(tmp_path / "o")]
+
+    assert backtest_main(flags) == 0
+
+    told = capsys.readouterr().out
+    reader = "gpt" if installed else "head"
+    assert len(re.findall(rf"(?m)^2019-01-\d\d .* ai_signals: .* \[{reader}, item fictional-04[78]\]$", told)) == 2
+    assert f"Advisor {reader}: its weights know the world until " in flat(told)
+    advising._kept.cache_clear()
