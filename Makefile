@@ -12,7 +12,7 @@ LLM_READY := $(VENV)/.ready-llm
 .PHONY: help backtest train-demo live-demo test test-slow test-all setup setup-llm check format bench bench-orders bench-live bench-models bench-advisor bench-peers clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 backtest: $(READY) ## replay two years of hourly BTC-USD through the graph; report under runs/
 	@$(BIN)/python run_backtest.py $(ARGS)

@@ -261,6 +261,7 @@ def _targets(
             target = cap_advice(
                 target,
                 own,
+                together(opinion.advised),
                 price,
                 equity,
                 instrument,

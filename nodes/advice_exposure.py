@@ -10,7 +10,7 @@ from csp import ts
 from brokers.ledger import Contract
 from feeds.instruments import Instrument
 from nodes.advise import AdvisorConfig
-from nodes.events import TargetPosition
+from nodes.events import Signal, TargetPosition
 
 _HOUR = timedelta(hours=1)
 
@@ -19,6 +19,7 @@ _HOUR = timedelta(hours=1)
 def cap_advice(
     target: ts[TargetPosition],
     without: ts[TargetPosition],
+    advice: ts[Signal],
     price: ts[float],
     equity: ts[float],
     instrument: Instrument,
@@ -32,12 +33,14 @@ def cap_advice(
         - `exposure_max`, and
         - what it was, plus what `exposure_hour_max` leaves of the growth of the last hour.
 
-    Where price or equity is not known, or equity is not positive, advice moves nothing. Smaller it may become at any
-    time. The room that an hour gives back is taken at the next tick.
+    Where price or equity is not known, or equity is not positive, or the advisor says nothing, advice moves nothing: what
+    it has moved is taken back when it expires. Smaller it may become at any time. The room that an hour gives back is
+    taken at the next tick.
 
     Args:
         target: what is wanted with the advice.
         without: what the same strategy would want without it.
+        advice: the advisor's own signal; one of confidence 0 says nothing.
         price: last price, account currency; passive.
         equity: account value, account currency; passive.
         held: what an earlier run has left, in base units: what both want before their first tick.
@@ -51,6 +54,7 @@ def cap_advice(
         s_multiplier = float(instrument.multiplier)
         s_target = s_without = s_last = s_lots.exact(held)
         s_decided = not decide
+        s_speaks = False
         s_advised = 0  # lots
         s_grown: deque[tuple[datetime, float]] = deque()  # shares of equity, each when
     with csp.start():
@@ -61,11 +65,13 @@ def cap_advice(
         s_target = s_lots.exact(target.quantity)
     if csp.ticked(without):
         s_without = s_lots.exact(without.quantity)
-    if csp.ticked(target) or csp.ticked(without):
+    if csp.ticked(advice):
+        s_speaks = advice.confidence > 0.0
+    if csp.ticked(target) or csp.ticked(without) or csp.ticked(advice):
         now = csp.now()
         while s_grown and now - s_grown[0][0] >= _HOUR:
             s_grown.popleft()
-        wanted = s_target - s_without
+        wanted = s_target - s_without if s_speaks else 0
         if wanted and csp.valid(price, equity) and equity > 0.0 and price > 0.0:
             lot = s_lots.value(1) * price * s_multiplier / equity  # share of equity
             before = abs(s_advised) * lot if wanted * s_advised > 0 else 0.0

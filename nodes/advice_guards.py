@@ -27,11 +27,16 @@ class Recent:
             self._seen.popleft()
         mark, side, pairs = fingerprint(text), stance(text), shingles(text)
         for _, whom, known, (said_side, said) in self._seen:
-            alike = side == said_side and jaccard(pairs, said) >= self._similar_min
-            if whom == symbol and (known == mark or alike):
+            if whom != symbol:
+                continue
+            if known == mark or (side == said_side and jaccard(pairs, said) >= self._similar_min):
                 return True
         self._seen.append((now, symbol, mark, (side, pairs)))
         return False
+
+    def forget(self) -> None:
+        """Forget the newest one, which was not read after all."""
+        self._seen.pop()
 
 
 class Budget:

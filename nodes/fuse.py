@@ -138,7 +138,8 @@ def combine(
     of `share_max` s at most s / (1 - s) of what the sources without one weigh together: alone it says nothing;
     score = sum(weight * score) / sum(weight), 0.0 without weight;
     confidence = sum(weight) / sum(source weight), over every source that has spoken: a source that fails or ages takes
-    its share of the confidence with it, and the rest of them decide the score.
+    its share of the confidence with it, and the rest of them decide the score. A source of `share_max` is not missed
+    while it is silent: it counts below the line as it does above.
 
     Args:
         latest: {source: its latest signal}, not empty.
@@ -153,7 +154,6 @@ def combine(
     capped: list[tuple[float, float, Signal]] = []
     for source, signal in latest.items():
         share = source_weight(source, config)
-        possible += share
         said, horizon_s = signal.asof, signal.horizon_s
         weight = share * signal.confidence
         if said != now:
@@ -164,6 +164,7 @@ def combine(
         if most < 1.0:
             capped.append((weight, most, signal))
             continue
+        possible += share
         if weight > 0.0 and (asof is None or said > asof):
             asof = said
         total += weight
@@ -175,6 +176,7 @@ def combine(
         if own > 0.0 and (asof is None or signal.asof > asof):
             asof = signal.asof
         total += own
+        possible += own
         score += own * signal.score
         horizon += own * signal.horizon_s
     if total < _NOTHING or asof is None:
