@@ -67,7 +67,8 @@ def cap_advice(
         s_without = s_lots.exact(without.quantity)
     if csp.ticked(advice):
         s_speaks = advice.confidence > 0.0
-    if csp.ticked(target) or csp.ticked(without) or csp.ticked(advice):
+    wanted_anew = csp.ticked(target) or csp.ticked(without)
+    if wanted_anew or csp.ticked(advice):
         now = csp.now()
         while s_grown and now - s_grown[0][0] >= _HOUR:
             s_grown.popleft()
@@ -85,7 +86,7 @@ def cap_advice(
             wanted = 0
         s_advised = wanted
         lots = s_without + wanted
-        if lots != s_last or not s_decided:
+        if lots != s_last or (wanted_anew and not s_decided):
             s_last = lots
             s_decided = True
             return TargetPosition(symbol=instrument.symbol, quantity=s_lots.value(lots), asof=now)

@@ -12,7 +12,7 @@ from support import T0, at, run
 from feeds.instruments import Instrument
 from nodes.advice_exposure import cap_advice
 from nodes.advise import AdvisorConfig
-from nodes.events import TargetPosition
+from nodes.events import Signal, TargetPosition
 
 S = "BTC-USD"
 INSTRUMENT = Instrument(symbol=S, lot="0.01")
@@ -24,6 +24,11 @@ def target(quantity: float, seconds: float) -> TargetPosition:
     return TargetPosition(symbol=S, quantity=quantity, asof=T0 + timedelta(seconds=seconds))
 
 
+def signal(confidence: float, seconds: float) -> Signal:
+    asof = T0 + timedelta(seconds=seconds)
+    return Signal(symbol=S, source="advisor", score=0.5, confidence=confidence, horizon_s=60.0, asof=asof)
+
+
 def capped(
     wanted: dict[float, float],
     without: dict[float, float],
@@ -33,13 +38,17 @@ def capped(
     config: AdvisorConfig = CONFIG,
     held: float = 0.0,
     decide: bool = False,
+    advice: dict[float, float] | None = None,
 ) -> list[tuple[float, float]]:
+    """`advice`: confidence of the advisor's signal by seconds; sure from the start where nothing is said."""
+
     def edge(points: dict[float, float]) -> Any:
         return at(*((s, target(q, s)) for s, q in sorted(points.items())), typ=TargetPosition)
 
     def graph() -> Any:
         known = [csp.null_ts(float) if x is None else csp.const(x) for x in (price, equity)]
-        return cap_advice(edge(wanted), edge(without), *known, INSTRUMENT, config, held, decide)
+        said = at(*((s, signal(sure, s)) for s, sure in sorted((advice or {0.0: 1.0}).items())), typ=Signal)
+        return cap_advice(edge(wanted), edge(without), said, *known, INSTRUMENT, config, held, decide)
 
     out: list[tuple[datetime, TargetPosition]] = run(graph)
     assert all((t.symbol, t.asof) == (S, when) for when, t in out)
@@ -95,6 +104,27 @@ def test_turning_round_is_growth_from_nothing() -> None:
 @pytest.mark.parametrize(("price", "equity"), [(None, 1000.0), (100.0, None), (100.0, 0.0), (100.0, -5.0)])
 def test_without_a_price_or_equity_advice_moves_nothing(price: float | None, equity: float | None) -> None:
     assert capped({0.0: 9.0}, {0.0: 1.0}, price=price, equity=equity) == [(0.0, 1.0)]
+
+
+def test_where_the_advisor_is_silent_advice_moves_nothing() -> None:
+    wanted, without = {0.0: 9.0, 50.0: 8.0}, {0.0: 1.0, 40.0: 2.0}
+
+    assert capped(wanted, without, advice={100.0: 0.0}) == [(0.0, 1.0), (40.0, 2.0)]
+
+
+def test_what_advice_has_moved_is_taken_back_when_it_expires() -> None:
+    out = capped({0.0: 9.0}, {0.0: 1.0}, advice={0.0: 0.3, 10.0: 0.2, 20.0: 0.0, 9000.0: 0.1})
+
+    assert out == [(0.0, 3.5), (20.0, 1.0), (9000.0, 3.5)]
+    assert capped({1.0: 3.0}, {}, held=2.0, advice={0.0: 0.3, 20.0: 0.0}) == [(1.0, 3.0), (20.0, 2.0)]
+
+
+def test_advice_that_comes_back_within_the_hour_is_growth() -> None:
+    assert capped({0.0: 9.0}, {0.0: 1.0}, advice={0.0: 0.3, 20.0: 0.0, 30.0: 0.3}) == [(0.0, 3.5), (20.0, 1.0)]
+
+
+def test_the_advisors_word_alone_decides_nothing() -> None:
+    assert capped({50.0: 0.0}, {50.0: 0.0}, decide=True, advice={0.0: 0.3, 1.0: 0.0}) == [(50.0, 0.0)]
 
 
 def test_what_nobody_asked_for_is_decided_upon_once() -> None:

@@ -55,6 +55,16 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
     assert not recent.repeats("all rise", "A", T0 + DAY + timedelta(microseconds=1))
 
 
+def test_what_was_not_read_after_all_is_forgotten() -> None:
+    recent = Recent(DAY, 0.7)
+    recent.repeats("all rise", "A", T0)
+    recent.repeats("some fall", "A", T0)
+    recent.forget()
+
+    assert not recent.repeats("some fall", "A", T0)
+    assert recent.repeats("all rise", "A", T0)
+
+
 def test_memory_has_an_end() -> None:
     recent = Recent(DAY, 0.7)
     for n in range(5_000):
