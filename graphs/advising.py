@@ -75,7 +75,17 @@ def loaded(model: AdvisorModel) -> AdvisorModel:
 def advisor_of(config: AdvisorConfig) -> AdvisorModel:
     """What a backtest asks: one that earlier graphs of this process have used, where what it says hangs on the headline
     alone."""
-    return _kept(config) if config.backend in _OF_ITSELF else _model(config)
+    if config.backend not in _OF_ITSELF:
+        return _model(config)
+    return _kept(
+        AdvisorConfig(
+            backend=config.backend,
+            model=config.model,
+            checkpoint=config.checkpoint,
+            dtype=config.dtype,
+            learnt_until=config.learnt_until,
+        )
+    )
 
 
 def _model(config: AdvisorConfig) -> AdvisorModel:

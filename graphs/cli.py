@@ -31,6 +31,7 @@ from graphs.backtest import Options, Outcome, Plan, plan, run
 from graphs.flags import PROGRAM, Arguments, parse
 from graphs.judge import judge
 from graphs.lookahead import check
+from models.advisor.advice import AdvisorError
 
 
 class _Console(Console):
@@ -56,7 +57,7 @@ def backtest_main(argv: Sequence[str]) -> int:
             return _check(arguments) if arguments.check_lookahead else _run(arguments)
         finally:
             sys.stdout.flush()  # here, where a reader that has gone is an answer and not an accident
-    except (ConfigError, FeedError, RecordingError) as exc:
+    except (ConfigError, FeedError, RecordingError, AdvisorError) as exc:
         _say(f"error: {exc}")
         return 2
     except KeyboardInterrupt:

@@ -33,9 +33,9 @@ def cap_advice(
         - `exposure_max`, and
         - what it was, plus what `exposure_hour_max` leaves of the growth of the last hour.
 
-    Where price or equity is not known, or equity is not positive, or the advisor says nothing, advice moves nothing: what
-    it has moved is taken back when it expires. Smaller it may become at any time. The room that an hour gives back is
-    taken at the next tick.
+    Where price or equity is not known, or equity is not positive, advice moves nothing. Nor does it where the advisor
+    says nothing: what it has moved is taken back when it expires. Smaller it may become at any time. The room that an
+    hour gives back is taken at the next tick.
 
     Args:
         target: what is wanted with the advice.

@@ -11,7 +11,7 @@ import csp
 from csp import ts
 
 from feeds.events import NewsItem
-from models.advisor.advice import moment
+from models.advisor.advice import GUARD, AdvisorError, moment
 from models.advisor.backends import BACKENDS
 from models.advisor.guard import REASONS, inspect
 from models.advisor.similar import fingerprint
@@ -27,7 +27,6 @@ _ID_MAX = 64  # characters of an item's id that are kept
 _TOLD_MAX = 1_024  # kinds of alert that are remembered
 _TELL_AGAIN = timedelta(hours=1)
 _LATE_MAX = 65_536  # questions given up that are remembered: their answers may still come
-_GUARD = "guard"
 
 
 def _waits() -> InferConfig:
@@ -117,6 +116,11 @@ def _shown(text: str) -> str:
     return "".join(char for char in text if " " <= char <= "~")[:_ID_MAX]
 
 
+def _one_line(text: str) -> str:
+    """What a model says of its failure, which may hold what it was given, without what would move a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
 def _held(item: NewsItem, reason: str, config: AdvisorConfig, now: datetime) -> Advice:
     """HOLD, as the headline was not read."""
     return Advice(
@@ -125,7 +129,7 @@ def _held(item: NewsItem, reason: str, config: AdvisorConfig, now: datetime) -> 
         score=0.0,
         confidence=0.0,
         reason=reason,
-        backend=_GUARD,
+        backend=GUARD,
         model_id="",
         prompt_id="",
         item_id=_shown(item.item_id),
@@ -222,7 +226,7 @@ def _answered(asked: HeadlineRequest, said: Answer | None, failed: str, config: 
         score=said.score if said else 0.0,
         confidence=said.confidence if said else 0.0,
         reason=said.reason if said else "timeout" if timeout else "failed",
-        backend=said.backend if said else _GUARD,
+        backend=said.backend if said else GUARD,
         model_id=said.model_id if said else "",
         prompt_id=said.prompt_id if said else "",
         item_id=asked.item_id,
@@ -250,27 +254,30 @@ def _settled(
         s_asked[request.key] = request
         csp.schedule_alarm(a_late, s_patience, request.key)
     advice: list[Advice] = []
+    errors: list[NodeError] = []
     if csp.ticked(answer):
         asked = s_asked.pop(answer.symbol, None)
         if asked is not None:
             advice.append(_answered(asked, answer, "", config, now))
+            if answer.confidence == 0.0:  # the backend works, and could not say anything, such as a server out of reach
+                text = f"AdvisorError: {answer.reason}"
+                errors.append(NodeError(node=SOURCE, symbol=asked.symbol, error=_one_line(text)))
         elif answer.symbol not in s_given_up:
             raise ValueError(f"{SOURCE} has an answer to {answer.symbol} at {now}, which was not asked")
     failures = [(error.symbol, error.error)] if csp.ticked(error) else []
     if csp.ticked(a_late):
         failures.append((a_late, "TimeoutError: no answer came"))
-    errors: list[NodeError] = []
     for key, text in failures:
         asked = s_asked.pop(key, None)
         if asked is None:
             continue
         if strict:
-            raise ValueError(f"{SOURCE} has no recorded answer to {asked.item_id!r} of {asked.published}: {text}")
+            raise AdvisorError(f"no answer is recorded to the headline {asked.item_id!r} of {asked.published}: {text}")
         s_given_up[key] = None
         if len(s_given_up) > _LATE_MAX:
             del s_given_up[next(iter(s_given_up))]
         advice.append(_answered(asked, None, text, config, now))
-        errors.append(NodeError(node=SOURCE, symbol=asked.symbol, error=text))
+        errors.append(NodeError(node=SOURCE, symbol=asked.symbol, error=_one_line(text)))
     if advice:
         csp.output(advice=advice)
     if errors:
@@ -289,11 +296,11 @@ def settle(
 
     Ticks:
         `advice` with each answer, and HOLD with each failure and once no answer was there for `infer.stale_after_s` and
-        a second more. `error` with each failure, under the symbol of its headline.
+        a second more. `error` with each failure and each answer that says nothing, under the symbol of its headline.
 
     Raises:
-        ValueError: an answer to a question that was never asked: the recording is another graph's. If `strict`, also
-            with each failure.
+        ValueError: an answer to a question that was never asked: the recording is another graph's.
+        AdvisorError: a failure, if `strict`.
     """
     done = _settled(request, answer, error, config, strict)
     return csp.output(advice=csp.unroll(done.advice), error=csp.unroll(done.error))

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from threading import Lock
 
 from models.advisor.advice import Advice as Said
 from models.advisor.advice import Advisor, Headline
@@ -15,6 +16,8 @@ _REMEMBERED = 4_096  # answers
 class AdvisorModel:
     """Answers are remembered by text, symbol, model and question: what was answered is not asked again.
 
+    Backtests on several threads of a process may share one: it answers them in turn.
+
     Args:
         make: makes the backend, with its weights; called by `load`, or when it is first asked.
     """
@@ -24,6 +27,7 @@ class AdvisorModel:
     def __init__(self, make: Callable[[], Advisor]) -> None:
         self._make = make
         self._advisor: Advisor | None = None
+        self._turn = Lock()
         self._known: OrderedDict[str, Said] = OrderedDict()
 
     def load(self) -> Advisor:
@@ -51,6 +55,10 @@ class AdvisorModel:
             AdvisorError: the backend is broken.
             Exception: whatever a model raises.
         """
+        with self._turn:
+            return self._answers(requests)
+
+    def _answers(self, requests: Sequence[HeadlineRequest]) -> list[Answer]:
         advisor = self.load()
         headlines = [Headline(text=r.text, symbol=r.symbol, published=r.published, source=r.source) for r in requests]
         keys = [key_of(headline, advisor.model_id, advisor.prompt_id) for headline in headlines]

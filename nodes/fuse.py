@@ -138,8 +138,8 @@ def combine(
     of `share_max` s at most s / (1 - s) of what the sources without one weigh together: alone it says nothing;
     score = sum(weight * score) / sum(weight), 0.0 without weight;
     confidence = sum(weight) / sum(source weight), over every source that has spoken: a source that fails or ages takes
-    its share of the confidence with it, and the rest of them decide the score. A source of `share_max` is not missed
-    while it is silent: it counts below the line as it does above.
+    its share of the confidence with it, and the rest of them decide the score. A source of `share_max` may be
+    silent: with confidence 0 it is as if it had never spoken.
 
     Args:
         latest: {source: its latest signal}, not empty.
@@ -162,7 +162,9 @@ def combine(
             weight *= state_factor(signal, state, config)
         most = _share_max(source, config)
         if most < 1.0:
-            capped.append((weight, most, signal))
+            if signal.confidence > 0.0:
+                capped.append((weight, most, signal))
+                possible += share
             continue
         possible += share
         if weight > 0.0 and (asof is None or said > asof):
@@ -176,7 +178,6 @@ def combine(
         if own > 0.0 and (asof is None or signal.asof > asof):
             asof = signal.asof
         total += own
-        possible += own
         score += own * signal.score
         horizon += own * signal.horizon_s
     if total < _NOTHING or asof is None:

@@ -5,6 +5,7 @@ import gzip
 import io
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from configs.command import leave_on_interrupt, run_command
 from configs.flags import registry
-from models.advisor.advice import Advice, Advisor, AdvisorError, Headline, hold
+from models.advisor.advice import GUARD, Advice, Advisor, AdvisorError, Headline, unread
 from models.advisor.backends import BACKENDS, make
 from models.advisor.guard import REASONS, inspect
+from models.advisor.text import clean
 
 PROGRAM = "python -m models.advisor"
 COLUMNS = ("symbol", "action", "score", "confidence", "down", "flat", "up", "reason", "backend", "model_id", "text")
@@ -32,7 +34,7 @@ Score the headlines of a CSV file, .gz too: column headline or text, and symbol 
 
 Each headline is cleaned first; one that speaks to its reader is HOLD and not read.
 
-Exit codes: 0 done, 2 bad usage, file or model, 130 interrupted.
+Exit codes: 0 done, 1 nobody answered, 2 bad usage, file or model, 130 interrupted.
 """
 
 
@@ -86,6 +88,9 @@ def _parse(argv: Sequence[str]) -> Arguments:
 
 def _run(arguments: Arguments) -> int:
     headlines = read(arguments.file)
+    if arguments.out is not None and arguments.out.resolve() == arguments.file.resolve():
+        raise FileError(f"--out {arguments.out} would replace the headlines: name another file")
+    read_ones, silent = 0, Counter[str]()
     counted = dict.fromkeys(("BUY_SIGNAL", "SELL_SIGNAL", "HOLD"), 0)
     made = make(
         arguments.backend,
@@ -99,13 +104,20 @@ def _run(arguments: Arguments) -> int:
         table.writerow(COLUMNS)
         for headline, advice in scored(advisor, headlines, arguments.batch, quiet=arguments.quiet):
             counted[advice.action] += 1
-            numbers = (f"{number:.6f}" for number in (advice.score, advice.confidence, *advice.probabilities))
-            told = (advice.reason, advice.backend, advice.model_id, headline.text)
+            read_ones += advice.backend != GUARD
+            if advice.backend != GUARD and not advice.confidence:
+                silent[advice.reason] += 1
+            chances = [f"{chance:.6f}" if advice.confidence else "" for chance in advice.probabilities]
+            numbers = (f"{advice.score:.6f}", f"{advice.confidence:.6f}", *chances)
+            told = (advice.reason, advice.backend, advice.model_id, clean(headline.text).text)
             table.writerow((_inert(advice.symbol), advice.action, *numbers, *map(_inert, told)))
     if arguments.out is not None and not arguments.quiet:
         said = ", ".join(f"{count} {action}" for action, count in counted.items())
         print(f"{len(headlines)} headlines by {advisor.model_id}: {said}; {arguments.out}")
-    return 0
+    if silent:
+        why = ", ".join(f"{reason} ({count})" for reason, count in silent.items())
+        print(f"{PROGRAM}: {silent.total()} of {read_ones} headlines had no answer: {why}", file=sys.stderr)
+    return 1 if read_ones and silent.total() == read_ones else 0
 
 
 def read(path: Path) -> list[Headline]:
@@ -145,7 +157,7 @@ def scored(
             answers = iter(advisor.advise(open_ones) if open_ones else [])
             for headline, verdict in zip(part, verdicts, strict=True):
                 if verdict.held:
-                    yield headline, hold(advisor, headline, f"held back: {REASONS[verdict.held]}")
+                    yield headline, unread(headline, REASONS[verdict.held])
                 else:
                     yield headline, next(answers)
             shown.advance(task, len(part))

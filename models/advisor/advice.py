@@ -15,6 +15,7 @@ SELL_SIGNAL: Action = "SELL_SIGNAL"
 HOLD: Action = "HOLD"
 ACTIONS: tuple[Action, ...] = (BUY_SIGNAL, SELL_SIGNAL, HOLD)
 
+GUARD = "guard"  # the backend of what was not read
 CLASSES = ("down", "flat", "up")  # the order of every array of probabilities
 NOTHING = "there is nothing to read"  # a reason
 UNKNOWN = (0.0, 1.0, 0.0)  # what is believed where nothing could be read
@@ -145,6 +146,20 @@ def hold(advisor: Advisor, headline: Headline, reason: str) -> Advice:
         backend=advisor.backend,
         model_id=advisor.model_id,
         prompt_id=advisor.prompt_id,
+    )
+
+
+def unread(headline: Headline, reason: str) -> Advice:
+    """HOLD of the guard: nobody was asked."""
+    return Advice(
+        action=HOLD,
+        score=0.0,
+        confidence=0.0,
+        probabilities=UNKNOWN,
+        symbol=headline.symbol,
+        reason=reason,
+        backend=GUARD,
+        model_id="",
     )
 
 

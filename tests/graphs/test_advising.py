@@ -153,6 +153,17 @@ def test_a_strategy_of_news_alone_may_be_asked_for_and_stays_within_its_exposure
     assert 0.05 < exposure < 0.115  # the target is set before the fill, and prices move
 
 
+def test_a_position_taken_on_news_alone_is_left_when_the_advice_expires(config: Path, tmp_path: Path) -> None:
+    headlines(tmp_path / "news.jsonl", DOWN)  # known at hour 30.5, and advice until 42.5
+    config.write_text(config.read_text().replace("advisor = 0.8", "advisor = 1.0").replace('["technical", ', "["))
+
+    rows = backtest(config, tmp_path / "out")["equity"].to_pylist()
+
+    held = [row["time"].replace(tzinfo=None) for row in rows if abs(row["position_value"]) > 0.01 * row["equity"]]
+    assert MONDAY + 31 * HOUR < held[0] < MONDAY + 34 * HOUR
+    assert held[-1] <= MONDAY + 43 * HOUR  # what is sent at 42.5 fills at the next open, known at its close
+
+
 def test_a_prefix_of_history_gives_the_prefix_of_the_results(config: Path, tmp_path: Path) -> None:
     whole = backtest(config, tmp_path / "whole")
     part = backtest(config, tmp_path / "part", "--end", "2024-01-08")
@@ -188,7 +199,9 @@ def _recorded(config: Path, path: Path) -> Path:
     return path
 
 
-def test_recorded_answers_give_the_same_trades_and_a_missing_one_stops_the_run(config: Path, tmp_path: Path) -> None:
+def test_recorded_answers_give_the_same_trades_and_a_missing_one_stops_the_run(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     answers = _recorded(config, tmp_path / "answers.jsonl")
     asked = backtest(config, tmp_path / "asked")
     flags = ["--advisor.backend", "replay", "--advisor.answers", str(answers)]
@@ -197,8 +210,8 @@ def test_recorded_answers_give_the_same_trades_and_a_missing_one_stops_the_run(c
 
     assert all(again[name].equals(asked[name]) for name in ("ai_signals", "orders", "fills", "equity"))
     answers.write_text("".join(answers.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(ValueError, match="no recorded answer to"):
-        backtest(config, tmp_path / "missing", *flags)
+    backtest(config, tmp_path / "missing", *flags, code=2)
+    assert "no answer is recorded to the headline" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -223,7 +236,7 @@ def test_a_backend_that_cannot_be_used_is_refused_before_the_run(
 def test_backtests_of_one_process_share_what_is_costly_to_load() -> None:
     one = AdvisorConfig(backend="head")
 
-    assert advisor_of(one) is advisor_of(AdvisorConfig(backend="head"))
+    assert advisor_of(one) is advisor_of(AdvisorConfig(backend="head", exposure_max=0.1, infer=InferConfig()))
     assert advisor_of(replace(one, backend="lexicon")) is not advisor_of(one)
     chat = AdvisorConfig(backend="chat", model="m")  # which has a budget of its own
     assert advisor_of(chat) is not advisor_of(chat)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support import T0, at, run, values
 
 from feeds.events import NewsItem
+from models.advisor.advice import AdvisorError
 from models.advisor.guard import REASONS
 from nodes.advise import AdvisorConfig, Answer, HeadlineRequest, advice_signal, screen, settle
 from nodes.events import Advice, AdviceAction, Alert, NodeError
@@ -163,7 +164,9 @@ def test_the_budget_of_the_hour_comes_back() -> None:
 
 
 def test_what_the_budget_left_out_is_read_when_it_comes_again() -> None:
-    points = [(s, item(text, seconds=s)) for s, text in ((0.0, "alpha rises"), (1.0, "beta falls"), (HOUR, "beta falls"))]
+    points = [
+        (s, item(text, seconds=s)) for s, text in ((0.0, "alpha rises"), (1.0, "beta falls"), (HOUR, "beta falls"))
+    ]
 
     out = screened(*points, config=AdvisorConfig(calls_per_hour=1))
 
@@ -263,6 +266,12 @@ def test_a_failure_is_hold_and_an_error_about_the_symbol() -> None:
     assert values(out["error"]) == [NodeError(node="advisor", symbol=S, error="ValueError: no")]
 
 
+def test_a_failure_that_repeats_what_a_model_was_given_cannot_move_a_terminal() -> None:
+    out = settled([(0.0, request("a"))], [], [(2.0, failure("a", "KeyError: '\x1b[2J\u202ecafé'"))])
+
+    assert [e.error for e in values(out["error"])] == ["KeyError: '?[2J?café'"]
+
+
 def test_no_answer_at_all_is_hold_a_second_after_the_deadline_and_a_later_one_is_not_heard() -> None:
     out = settled([(0.0, request("a"))], [(30.0, answer("a"))], [(40.0, failure("a"))])
 
@@ -279,13 +288,23 @@ def test_an_answer_and_a_failure_of_one_cycle_are_both_heard() -> None:
     assert [(a.item_id, a.action) for a in values(out["advice"])] == [("item a", BUY), ("item b", HOLD)]
 
 
+def test_an_answer_that_says_nothing_is_an_error_too() -> None:
+    silent = answer("a", HOLD, 0.0)
+    silent.confidence, silent.reason = 0.0, "no connection"
+
+    out = settled([(0.0, request("a"))], [(1.0, silent)], [])
+
+    assert [(a.action, a.reason) for a in values(out["advice"])] == [(HOLD, "no connection")]
+    assert [(e.symbol, e.error) for e in values(out["error"])] == [(S, "AdvisorError: no connection")]
+
+
 def test_an_answer_that_nobody_asked_for_stops_the_run() -> None:
     with pytest.raises(ValueError, match=r"has an answer to x at .*, which was not asked"):
         settled([(0.0, request("a"))], [(1.0, answer("x"))], [])
 
 
 def test_where_answers_are_recorded_a_miss_stops_the_run() -> None:
-    with pytest.raises(ValueError, match="no recorded answer to 'item a'"):
+    with pytest.raises(AdvisorError, match="no answer is recorded to the headline 'item a'"):
         settled([(0.0, request("a"))], [], [(1.0, failure("a"))], strict=True)
 
 

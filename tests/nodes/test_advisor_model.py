@@ -1,7 +1,9 @@
 """An advisor behind the seam: what was answered is not asked again, and a failure is one of all that were asked."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from threading import Event, Lock
 
 import pytest
 from support import T0
@@ -94,6 +96,29 @@ def test_a_failure_is_raised_and_nothing_of_it_is_remembered() -> None:
         model.predict([request("1", "a"), request("2", "broken")])
     assert model.predict([request("3", "a")])[0].symbol == "3"
     assert [h.text for h in advisor.asked] == ["a", "broken", "a"]
+
+
+def test_threads_that_share_one_are_answered_in_turn() -> None:
+    within, overlaps = Lock(), []
+
+    class Alone(Counting):
+        def advise(self, batch: Sequence[Headline]) -> list[Advice]:
+            if not within.acquire(blocking=False):
+                overlaps.append(batch)
+                return super().advise(batch)
+            try:
+                together.wait(0.2)  # as long as another would need to come in
+                return super().advise(batch)
+            finally:
+                within.release()
+
+    together = Event()
+    model = AdvisorModel(Alone)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda n: model.predict([request(str(n), str(n))]), range(4)))
+
+    assert [answer.symbol for (answer,) in answers] == ["0", "1", "2", "3"]
+    assert overlaps == []
 
 
 def test_it_is_made_when_first_asked_and_kept_when_it_was_closed() -> None:

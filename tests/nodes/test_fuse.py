@@ -310,6 +310,16 @@ def test_a_source_with_a_largest_share_never_has_more_and_alone_says_nothing() -
     assert [(s.score, s.confidence > 0.0) for s in values(out)] == [(pytest.approx(0.75 - 0.25), True), (0.0, False)]
 
 
+@pytest.mark.parametrize("most", [0.0, 0.3])
+def test_a_source_of_a_largest_share_that_has_gone_silent_is_as_if_it_had_never_spoken(most: float) -> None:
+    config = FuseConfig(weights={"advisor": 50.0}, share_max={"advisor": most})
+    rest = {"rsi": signal(0, "rsi", 1.0, 0.5), "mean": signal(0, "mean", -0.5, 0.4)}
+
+    silent = combine({**rest, "advisor": signal(1, "advisor", 0.0, 0.0)}, None, T0 + timedelta(seconds=2), config)
+
+    assert silent == combine(rest, None, T0 + timedelta(seconds=2), config)
+
+
 def test_a_source_within_its_largest_share_counts_as_any_other() -> None:
     signals = signal(0, "advisor", -1.0, 0.2), signal(0, "rsi", 1.0)
 
