@@ -14,7 +14,6 @@ import tyro
 from configs.flags import registry
 from configs.load import ConfigError, load
 from configs.outputs import check_writable
-from models.advisor.lexicon import Lexicon
 from models.advisor.weights import HeadConfig, Reading
 from models.checkpoint import MANIFEST
 from trainer import shipped
@@ -33,7 +32,6 @@ from trainer.advisor_fit import (
     log_loss,
     ngram_matrix,
     out_of_fold,
-    word_chances,
 )
 from trainer.advisor_fit import threshold as threshold_of
 from trainer.advisor_parts import Readings
@@ -115,43 +113,31 @@ def train(config: AdvisorTrainConfig, rows: Labelled, out: Path, *, quiet: bool)
     fold, test = parted(rows.groups, config.test_fraction, config.folds, config.seed)
     kept = np.flatnonzero(fold >= 0)
     elsewhere = load_sentences(config.elsewhere, config.alike) if config.elsewhere else None
-    known = _known(config, rows.texts)
+    ngrams = ngram_matrix(rows.texts, config.ngrams)
     readings = _readings(config, rows.texts, [int(layer) for layer in config.reading.layers], quiet=quiet)
-    best, logits, tried = _choose(config, known, readings, rows, kept, fold, quiet=quiet)
+    best, logits, tried = _choose(config, ngrams, readings, rows, kept, fold, quiet=quiet)
     threshold = threshold_of(
         chances(best.calibration.of(logits)), rows.labels[kept], config.precision, config.emitted_min
     )
-    design = _design(known, readings, best.layer, best.share)
-    head = fit(design.at(kept), rows.labels[kept], best.strength, steps=config.steps)
+    design = _design(ngrams, readings, best.layer)
+    head = fit(design.at(kept), rows.labels[kept], best.strength, share=best.share, steps=config.steps)
     head = head.calibrated(best.calibration)
     found = figures(chances(head.logits(design.at(test))), rows.at(test), threshold, config.seed, "test")
     if elsewhere:
         there = _readings(config, elsewhere.texts, [best.layer] if best.layer else [], quiet=quiet)
-        other = _design(_known(config, elsewhere.texts), there, best.layer, best.share)
+        other = _design(ngram_matrix(elsewhere.texts, config.ngrams), there, best.layer)
         found |= figures(chances(head.logits(other)), elsewhere, threshold, config.seed, "elsewhere")
     found |= _chosen_on(best.calibration.of(logits), rows.labels[kept])
     reading = None
     if best.layer is not None:
         reading = Reading(model=readings.name, digest=readings.digest, layer=best.layer, share=best.share)
-    made = HeadConfig(
-        advisor=config.kind,
-        threshold=threshold,
-        ngrams=config.ngrams,
-        reading=reading,
-        lexicon=Lexicon.model_id if config.lexicon_share else "",
-    )
+    made = HeadConfig(advisor=config.kind, threshold=threshold, ngrams=config.ngrams, reading=reading)
     digest = write_head(out, config, made, head, rows.at(kept), found, tried)
     return [*_lines(best, threshold, len(kept), len(test), found), f"checkpoint: {out} ({digest[:12]})"]
 
 
-def _known(config: AdvisorTrainConfig, texts: list[str]) -> Design:
-    """What is known of texts without a language model."""
-    found = Design(ngram_matrix(texts, config.ngrams))
-    return found.beside(word_chances(texts), config.lexicon_share) if config.lexicon_share else found
-
-
-def _design(known: Design, readings: Readings, layer: int | None, share: float) -> Design:
-    return known if layer is None else known.beside(readings.layers[layer], share)
+def _design(ngrams: Any, readings: Readings, layer: int | None) -> Design:
+    return Design(ngrams, None if layer is None else readings.layers[layer])
 
 
 def _readings(config: AdvisorTrainConfig, texts: list[str], layers: list[int], *, quiet: bool) -> Readings:
@@ -163,14 +149,7 @@ def _readings(config: AdvisorTrainConfig, texts: list[str], layers: list[int], *
 
 
 def _choose(
-    config: AdvisorTrainConfig,
-    known: Design,
-    readings: Readings,
-    rows: Labelled,
-    kept: Ints,
-    fold: Ints,
-    *,
-    quiet: bool,
+    config: AdvisorTrainConfig, ngrams: Any, readings: Readings, rows: Labelled, kept: Ints, fold: Ints, *, quiet: bool
 ) -> tuple[Trial, Floats, int]:
     """The trial of the least loss on unseen rows, its logits (N, 3) there, and how many there were."""
     strengths = np.geomspace(config.strength_min, config.strength_max, config.strengths).tolist()
@@ -183,10 +162,10 @@ def _choose(
     kept_logits = np.empty((len(kept), 3))
     with progress("advisor", len(grid) * config.folds, quiet=quiet) as told:
         for number, (layer, share, strength) in enumerate(grid):
-            design = _design(known, readings, layer, share).at(kept)
+            design = _design(ngrams, readings, layer).at(kept)
             logits = np.empty((len(kept), 3))
             done = number * config.folds
-            for held, part in out_of_fold(design, labels, folds, strength, steps=config.steps):
+            for held, part in out_of_fold(design, labels, folds, strength, share=share, steps=config.steps):
                 logits[held] = part
                 done += 1
                 told(done, "" if best is None else f"loss {best.loss:.4f}")

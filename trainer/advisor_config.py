@@ -69,7 +69,6 @@ class AdvisorTrainConfig:
     strength_min: float = 1.0  # of the fit: the larger, the less it is held back
     strength_max: float = 30.0
     strengths: int = 4  # between them, evenly in logarithm
-    lexicon_share: float = 1.0  # of the lexicon's chances, standardised, beside n-grams of length one; 0: without them
     offsets: bool = False  # calibrate with an offset for each class beside the temperature
     precision: float = 0.9  # of what is emitted, that the threshold is chosen for
     emitted_min: float = 0.02  # share below which no threshold is believed
@@ -93,8 +92,6 @@ class AdvisorTrainConfig:
             raise ValueError(f"alike must lie in (0, 1], was {self.alike}")
         if not 0.0 < self.strength_min <= self.strength_max < math.inf:
             raise ValueError(f"want 0 < strength_min <= strength_max, was {self.strength_min}, {self.strength_max}")
-        if not 0.0 <= self.lexicon_share < 1e3:
-            raise ValueError(f"lexicon_share must lie in [0, 1000), was {self.lexicon_share}")
         moment(self.learnt_until)
         ranges = (("folds", 2, 20), ("strengths", 1, 20), ("steps", 1, 10_000), ("seed", 0, 2**63))
         for name, low, high in (*ranges, ("tried_before", 0, 1_000_000)):

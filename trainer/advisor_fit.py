@@ -11,7 +11,6 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.sparse import csr_matrix
 from scipy.special import log_softmax, softmax
 
-from models.advisor.lexicon import log_chances
 from models.advisor.ngrams import NgramConfig, buckets
 
 Floats = npt.NDArray[np.float64]
@@ -26,25 +25,14 @@ class Design:
 
     Attributes:
         ngrams: (N, B) sparse: each kind of n-gram of a text has length one.
-        dense: (N, D) numbers beside them: the lexicon's chances, readings of a language model; None: none.
-        shares: (D,) what a number is multiplied by once it is standardised: the smaller, the more it is held back;
-            None: 1.
+        dense: (N, D) readings of a language model; None: none.
     """
 
     ngrams: Any
     dense: Floats | None = None
-    shares: Floats | None = None
 
     def at(self, rows: Ints) -> "Design":
-        return Design(self.ngrams[rows], None if self.dense is None else self.dense[rows], self.shares)
-
-    def beside(self, numbers: Floats, share: float = 1.0) -> "Design":
-        """The same with more numbers (N, M) behind those that there are."""
-        shares = np.full(numbers.shape[1], share)
-        if self.dense is None:
-            return Design(self.ngrams, numbers, shares)
-        before = np.ones(self.dense.shape[1]) if self.shares is None else self.shares
-        return Design(self.ngrams, np.hstack([self.dense, numbers]), np.concatenate([before, shares]))
+        return Design(self.ngrams[rows], None if self.dense is None else self.dense[rows])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +49,7 @@ class Fitted:
         found = design.ngrams @ self.ngrams + self.bias
         if self.dense is not None:
             if design.dense is None or self.mean is None or self.scale is None:
-                raise ValueError("want dense numbers for a head that was fitted on them, was none")
+                raise ValueError("want readings for a head that was fitted on readings, was none")
             found = found + ((design.dense - self.mean) / self.scale) @ self.dense
         return found  # (N, 3)
 
@@ -97,18 +85,14 @@ def ngram_matrix(texts: Sequence[str], config: NgramConfig) -> Any:
     return matrix
 
 
-def word_chances(texts: Sequence[str]) -> Floats:
-    """(N, 3) log-chances of the lexicon, as `models.advisor.weights` takes them."""
-    return np.array([log_chances(text) for text in texts])
-
-
-def fit(design: Design, labels: Ints, strength: float, *, steps: int = 60) -> Fitted:
+def fit(design: Design, labels: Ints, strength: float, *, share: float = 1.0, steps: int = 60) -> Fitted:
     """Multinomial logistic regression with a squared penalty, by L-BFGS from zero: no randomness.
 
     N-grams weigh the more the rarer they are, which is the same as holding the common ones back more.
 
     Args:
         strength: inverse of the penalty.
+        share: what a standardised number of `dense` is multiplied by: the smaller, the more it is held back.
 
     Source: inverse document frequency as smoothed by Salton & Buckley, "Term-weighting approaches in automatic text
         retrieval", Information Processing & Management 24(5), 1988.
@@ -123,7 +107,7 @@ def fit(design: Design, labels: Ints, strength: float, *, steps: int = 60) -> Fi
     columns = len(kept)
     if design.dense is not None:
         mean, spread = design.dense.mean(axis=0), design.dense.std(axis=0)
-        scale = np.maximum(spread, 1e-6) / (1.0 if design.shares is None else design.shares)
+        scale = np.maximum(spread, 1e-6) / share
         dense = (design.dense - mean) / scale  # (N, D)
     truth = np.eye(CLASSES)[labels]
 
@@ -156,12 +140,12 @@ def fit(design: Design, labels: Ints, strength: float, *, steps: int = 60) -> Fi
 
 
 def out_of_fold(
-    design: Design, labels: Ints, fold: Ints, strength: float, *, steps: int = 60
+    design: Design, labels: Ints, fold: Ints, strength: float, *, share: float = 1.0, steps: int = 60
 ) -> Iterator[tuple[Ints, Floats]]:
     """Rows of each fold, and their logits (n, 3) by a head that saw none of them."""
     for held in np.unique(fold):
         rest, rows = np.flatnonzero(fold != held), np.flatnonzero(fold == held)
-        head = fit(design.at(rest), labels[rest], strength, steps=steps)
+        head = fit(design.at(rest), labels[rest], strength, share=share, steps=steps)
         yield rows, head.logits(design.at(rows))
 
 

@@ -1,4 +1,4 @@
-"""The advisor with a frozen language model: its reading of a headline, n-grams and words, under a logistic head."""
+"""The advisor with a frozen language model: its reading of a headline and the n-grams, under a logistic head."""
 
 from collections.abc import Sequence
 from pathlib import Path

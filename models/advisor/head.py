@@ -1,4 +1,4 @@
-"""The advisor that reads n-grams and counts words: a logistic head, pure numpy, below a millisecond a headline."""
+"""The advisor that reads n-grams: a logistic head, pure numpy, well below a millisecond a headline."""
 
 from collections.abc import Sequence
 from pathlib import Path

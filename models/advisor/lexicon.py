@@ -1,10 +1,6 @@
-"""The advisor that counts words. It needs nothing, says little, and is what every other one has to beat.
-
-The heads are told its chances too: n-grams know what was said in their rows, the words what is said elsewhere.
-"""
+"""The advisor that counts words. It needs nothing, says little, and is what every other one has to beat."""
 
 import hashlib
-import math
 import re
 from collections.abc import Sequence
 
@@ -73,33 +69,6 @@ def counts(text: str) -> tuple[int, int]:
     return falling, rising
 
 
-def chances(text: str) -> tuple[float, float, float]:
-    """Probabilities of down, flat and up, by a rule of thumb."""
-    return _chances(*counts(text))
-
-
-def log_chances(text: str) -> tuple[float, float, float]:
-    """What a head is told: logarithms of the chances if many words of a side said no more than one.
-
-    Who stacks words behind a headline to turn an answer gains nothing here by the second one.
-    """
-    falling, rising = counts(text)
-    down, flat, up = _chances(min(1, falling), min(1, rising))
-    return math.log(down), math.log(flat), math.log(up)
-
-
-def _chances(falling: int, rising: int) -> tuple[float, float, float]:
-    weights = _NOBODY_SAYS + falling, 1.0, _NOBODY_SAYS + rising
-    total = sum(weights)
-    return weights[0] / total, weights[1] / total, weights[2] / total
-
-
-def _digest() -> str:
-    """Of the words and of the numbers that they are counted by."""
-    parts = (*sorted(RISING), "|", *sorted(FALLING), "|", *sorted(NEGATIONS), "|", str(REACH), str(_NOBODY_SAYS))
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
-
-
 class Lexicon:
     """Counts words. Its probabilities are a rule of thumb, not calibrated.
 
@@ -110,7 +79,7 @@ class Lexicon:
     backend = "lexicon"
     prompt_id = ""
     learnt_until = LEARNT_NOTHING
-    model_id = f"words-{_digest()[:12]}"
+    model_id = "words-" + hashlib.sha256(" ".join((*sorted(RISING), "|", *sorted(FALLING))).encode()).hexdigest()[:12]
 
     def __init__(self, threshold: float = 0.5) -> None:
         if not 0.0 < threshold <= 1.0:
@@ -124,4 +93,5 @@ class Lexicon:
         """It holds nothing."""
 
     def _judge(self, headline: Headline, text: str) -> Advice:
-        return judged(self, headline, chances(text), self._threshold)
+        falling, rising = counts(text)
+        return judged(self, headline, (_NOBODY_SAYS + falling, 1.0, _NOBODY_SAYS + rising), self._threshold)

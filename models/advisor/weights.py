@@ -1,4 +1,4 @@
-"""A logistic head over n-grams, the lexicon's chances and a language model's reading; as a checkpoint and at work.
+"""A logistic head over n-grams, and over a language model's reading where it has one; as a checkpoint and at work.
 
 In the checkpoint `config["advisor"]` says which backend it is made for.
 """
@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from configs.load import ConfigError, build
 from models.advisor.advice import AdvisorError
-from models.advisor.lexicon import Lexicon, log_chances
 from models.advisor.ngrams import NgramConfig, buckets
 from models.checkpoint import CheckpointError, Manifest, read_manifest, read_tensors
 
@@ -22,7 +21,6 @@ Tensors = dict[str, npt.NDArray[Any]]
 KIND = "advisor"
 
 _BYTES_MAX = 64 << 20
-_CHANCES = 3  # of the lexicon: they stand before the reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,6 @@ class HeadConfig:
     threshold: float  # of the probability of a direction, below which the answer is HOLD
     ngrams: NgramConfig
     reading: Reading | None = None
-    lexicon: str = ""  # model_id of the word lists whose chances it is told; "": none
 
     def __post_init__(self) -> None:
         if self.advisor not in ("head", "gpt"):
@@ -64,33 +61,22 @@ class HeadConfig:
 class Weights:
     """The numbers of a head. Shapes: ngrams (B, 3), bias (3,), dense (D, 3), mean and scale (D,).
 
-    Of the D dense numbers the lexicon's three log-chances come first, then the reading; either may be missing.
-
     Raises:
-        AdvisorError: a tensor is missing, of another shape, or not finite; or the word lists are no longer those.
+        AdvisorError: a tensor is missing, of another shape, or not finite.
     """
 
     def __init__(self, config: HeadConfig, tensors: Tensors) -> None:
         self.config = config
         wanted = {"model.ngrams", "model.bias"}
-        if config.lexicon not in ("", Lexicon.model_id):
-            raise AdvisorError(
-                f"want a head that was fitted beside the word lists {Lexicon.model_id}, was {config.lexicon}: "
-                "fit it anew (python -m trainer advisor)"
-            )
-        told = _CHANCES if config.lexicon else 0
-        if told or config.reading is not None:
+        if config.reading is not None:
             wanted |= {"model.dense", "model.mean", "model.scale"}
         if set(tensors) != wanted:
             raise AdvisorError(f"want the tensors {', '.join(sorted(wanted))}, was {', '.join(sorted(tensors))}")
         self._ngrams = _shaped(tensors, "model.ngrams", (config.ngrams.buckets, 3))
         self._bias = _shaped(tensors, "model.bias", (3,)).astype(np.float64)
-        self._dense: tuple[Floats, Floats, Floats] | None = None
-        self._reads = 0  # numbers of a reading
-        if told or config.reading is not None:
-            width = tensors["model.mean"].size if config.reading else told
-            if width <= told and config.reading:
-                raise AdvisorError(f"want model.mean of a reading, was of {width} numbers")
+        self._reading: tuple[Floats, Floats, Floats] | None = None
+        if config.reading is not None:
+            width = tensors["model.mean"].size
             dense, mean, scale = (
                 _shaped(tensors, name, shape).astype(np.float64)
                 for name, shape in (
@@ -101,36 +87,27 @@ class Weights:
             )
             if not (scale > 0.0).all():
                 raise AdvisorError("want model.scale as positive numbers, was another")
-            self._dense = dense, mean, scale
-            self._reads = width - told
+            self._reading = dense, mean, scale
 
     def chances(self, text: str, reading: Floats | None = None) -> tuple[float, float, float]:
         """Probabilities of down, flat and up.
 
         Args:
             text: cleaned.
-            reading: of the language model; None where the head has none.
+            reading: (D,) of the language model; None where the head has none.
         """
         logits = self._bias.copy()  # (3,)
         for places in buckets(text, self.config.ngrams):
             if len(places):
                 logits += self._ngrams[places].sum(axis=0, dtype=np.float64) / np.sqrt(len(places))
-        if self._dense is not None:
-            dense, mean, scale = self._dense
-            logits += ((self._known(text, reading) - mean) / scale) @ dense
+        if self._reading is not None:
+            dense, mean, scale = self._reading
+            if reading is None or reading.shape != mean.shape:
+                raise AdvisorError(f"want a reading of {mean.shape}, was {None if reading is None else reading.shape}")
+            logits += ((reading - mean) / scale) @ dense
         powers = np.exp(logits - logits.max())
         down, flat, up = (powers / powers.sum()).tolist()
         return down, flat, up
-
-    def _known(self, text: str, reading: Floats | None) -> Floats:
-        """What is dense of a text: (D,)."""
-        parts: list[Any] = [log_chances(text)] if self.config.lexicon else []
-        if self.config.reading is not None:
-            if reading is None or reading.shape != (self._reads,):
-                was = None if reading is None else reading.shape
-                raise AdvisorError(f"want a reading of {(self._reads,)}, was {was}")
-            parts.append(reading)
-        return np.concatenate(parts)
 
 
 def _shaped(tensors: Tensors, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -9,7 +9,6 @@ from configs.load import load
 from models.advisor.advice import BUY_SIGNAL, HOLD, SELL_SIGNAL, Advisor, Headline
 from models.advisor.backends import GPT_SHIPPED, installed_model
 from models.advisor.head import SHIPPED, Head
-from models.advisor.lexicon import Lexicon
 from models.advisor.weights import load as load_head
 from models.checkpoint import WEIGHTS, read_manifest
 from trainer.advisor_config import AdvisorTrainConfig
@@ -57,7 +56,6 @@ def test_a_shipped_head_is_small_and_says_what_it_may_know(folder: Path, kind: s
     assert manifest.training.licence == config.licence
     assert manifest.training.trials > config.tried_before
     assert weights.config.ngrams == config.ngrams
-    assert weights.config.lexicon == Lexicon.model_id
     assert (folder / WEIGHTS).stat().st_size < 1_200_000
     assert (ROOT / config.shipped) == folder
 
