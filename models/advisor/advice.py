@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from typing import Literal, Protocol
 
@@ -135,14 +135,9 @@ def moment(text: str) -> datetime:
 
 
 def hold(advisor: Advisor, headline: Headline, reason: str) -> Advice:
-    """No opinion, for the reason given: score and confidence are 0."""
-    return Advice(
-        action=HOLD,
-        score=0.0,
-        confidence=0.0,
-        probabilities=UNKNOWN,
-        symbol=headline.symbol,
-        reason=reason,
+    """No opinion of a backend, for the reason given: score and confidence are 0."""
+    return replace(
+        unread(headline, reason),
         backend=advisor.backend,
         model_id=advisor.model_id,
         prompt_id=advisor.prompt_id,
@@ -150,7 +145,7 @@ def hold(advisor: Advisor, headline: Headline, reason: str) -> Advice:
 
 
 def unread(headline: Headline, reason: str) -> Advice:
-    """HOLD of the guard: nobody was asked."""
+    """No opinion, of the guard: nobody was asked."""
     return Advice(
         action=HOLD,
         score=0.0,
